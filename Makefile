@@ -1,0 +1,34 @@
+# pg_clerk: Clerk enterprise connections from SQL.
+#
+#   make && make install        build and install for the pg_config on PATH
+#   make PG_CONFIG=/path/...    for another PostgreSQL
+#   make COPT=-Werror           warnings are errors, as the tests build it
+
+EXTENSION = pg_clerk
+MODULE_big = pg_clerk
+PGFILEDESC = "pg_clerk - Clerk enterprise connections from SQL"
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
+DATA = $(wildcard src/pg_clerk--*.sql)
+
+REGRESS = setup params composite create errors settings privileges
+REGRESS_OPTS = --dbname=pg_clerk_regression --encoding=UTF8
+
+PKG_CONFIG ?= pkg-config
+PG_CONFIG ?= pg_config
+PG_CPPFLAGS = $(shell $(PKG_CONFIG) --cflags libcurl json-c) -DCLERK_VERSION=\"$(EXTVERSION)\"
+SHLIB_LINK = $(shell $(PKG_CONFIG) --libs libcurl json-c)
+PG_CFLAGS = -Wextra -Wno-unused-parameter -isystem $(shell $(PG_CONFIG) --includedir-server)
+
+# Nothing here is worth inlining into a query: no bitcode, no need of clang.
+override with_llvm = no
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+$(OBJS): $(wildcard src/*.h)
+
+# Against a throwaway server; see test/.
+.PHONY: bench
+bench:
+	test/bench/run

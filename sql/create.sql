@@ -1,0 +1,530 @@
+-- create_enterprise_connection: every form of the call, what goes over the
+-- wire, what comes back, and the row that tracks it.
+SELECT mock.reset('{"clock_ms": 1780000000000}');
+TRUNCATE enterprise_connections;
+SET timezone = 'UTC';
+\set VERBOSITY default
+
+-- What a statement fails with, as a row.
+CREATE FUNCTION pg_temp.failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+END
+$$;
+
+--
+-- One call, end to end
+--
+\x on
+SELECT jsonb_pretty(create_enterprise_connection('{
+    "name": "Acme", "provider": "saml_okta", "domains": ["Acme.example"], "organizationId": "org_1",
+    "saml": {"idpMetadataUrl": "https://idp.acme.example/md", "allowSubdomains": true}}')) AS connection;
+
+SELECT method, target, status, jsonb_pretty(body) AS body FROM mock.requests();
+
+-- all headers that were sent; the key and the versions masked
+SELECT header,
+       CASE header
+           WHEN 'authorization' THEN replace(value, 'sk_test_mock', '<key>')
+           WHEN 'user-agent' THEN regexp_replace(value, '\(PostgreSQL [0-9][^)]*\)', '(PostgreSQL <version>)')
+           WHEN 'content-length' THEN (value = octet_length(raw_body)::text)::text
+           ELSE value
+       END AS value
+FROM mock.requests(), jsonb_each_text(headers) AS h (header, value)
+ORDER BY header \g (expanded=off)
+
+SELECT server, id, key, organization_id, name, provider, domains, active, sync_user_attributes,
+       connection = (SELECT c FROM mock.connections() AS c) AS whole_object,
+       created_at, updated_at, synced_at BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp() AS synced_now
+FROM enterprise_connections;
+\x off
+
+--
+-- The first published usage example, word for word.  The lenient profile
+-- takes it without domains, the strict one does not.
+--
+SELECT mock.reset('{"profile": "lenient", "clock_ms": 1780000000000}');
+TRUNCATE enterprise_connections;
+SELECT create_enterprise_connection('{"name": "Google", "organizationId": "org_123",
+ "oidc": {"authUrl": "https://example.com/auth", "clientId": "1234567890", "clientSecret": "1234567890",
+          "discoveryUrl": "https://example.com/discovery", "requiresPkce": false,
+          "tokenUrl": "https://example.com/token", "userInfoUrl": "https://example.com/userinfo"}}')
+    - 'custom_attributes' - 'oauth_config' AS connection \gx
+SELECT jsonb_pretty(body) AS body FROM mock.requests() \gx
+
+-- the same with named arguments sends the same body
+SELECT create_enterprise_connection(name => 'Google', organization_id => 'org_123', oidc => '{
+          "authUrl": "https://example.com/auth", "clientId": "1234567890", "clientSecret": "1234567890",
+          "discoveryUrl": "https://example.com/discovery", "requiresPkce": false,
+          "tokenUrl": "https://example.com/token", "userInfoUrl": "https://example.com/userinfo"}')->>'id' AS id;
+SELECT count(*), count(DISTINCT body) AS bodies, count(DISTINCT raw_body) AS texts FROM mock.requests();
+SELECT id, name, provider, organization_id, domains FROM enterprise_connections ORDER BY id;
+
+SELECT mock.settings('{"profile": "strict"}');
+SELECT create_enterprise_connection('{"name": "Google", "organizationId": "org_123",
+ "oidc": {"authUrl": "https://example.com/auth", "clientId": "1234567890", "clientSecret": "1234567890",
+          "discoveryUrl": "https://example.com/discovery", "requiresPkce": false,
+          "tokenUrl": "https://example.com/token", "userInfoUrl": "https://example.com/userinfo"}}');
+\echo :SQLSTATE
+SELECT create_enterprise_connection(name => 'Google', organization_id => 'org_123', oidc => '{
+          "authUrl": "https://example.com/auth", "clientId": "1234567890", "clientSecret": "1234567890",
+          "discoveryUrl": "https://example.com/discovery", "requiresPkce": false,
+          "tokenUrl": "https://example.com/token", "userInfoUrl": "https://example.com/userinfo"}');
+\echo :SQLSTATE
+SELECT count(*) FROM enterprise_connections;
+
+--
+-- Forms of the call
+--
+SELECT mock.reset('{"profile": "lenient"}');
+TRUNCATE enterprise_connections;
+
+-- untyped parameters, as drivers send them
+PREPARE whole AS SELECT create_enterprise_connection($1)->>'name';
+PREPARE one_by_one AS SELECT create_enterprise_connection(name => $1, domains => $2, active => $3, saml => $4)->>'name';
+PREPARE some_of_each AS SELECT create_enterprise_connection($1, $2, domains => $3)->>'name';
+SELECT name, parameter_types FROM pg_prepared_statements ORDER BY name;
+EXECUTE whole('{"name": "whole"}');
+EXECUTE one_by_one('one by one', '{one.example,two.example}', false, '{"idpEntityId": "e"}');
+EXECUTE some_of_each('{"name": "both"}', 'clerk', '{three.example}');
+DEALLOCATE ALL;
+
+-- a jsonb column, a text literal, jsonb_build_object
+CREATE TEMP TABLE incoming (params jsonb, text text, json json);
+INSERT INTO incoming VALUES ('{"name": "a column"}', '{"name": "a text column"}', '{"name": "a json column"}');
+SELECT create_enterprise_connection(params)->>'name' AS name FROM incoming;
+SELECT create_enterprise_connection('{"name": "a literal"}')->>'name' AS name;
+SELECT create_enterprise_connection(jsonb_build_object('name', 'built', 'domains', ARRAY['built.example']))->>'name' AS name;
+
+-- json and text are not jsonb: PostgreSQL says so, a cast helps
+SELECT state, message FROM pg_temp.failure('SELECT create_enterprise_connection(json) FROM incoming');
+SELECT state, message FROM pg_temp.failure('SELECT create_enterprise_connection(text) FROM incoming');
+SELECT create_enterprise_connection(json::jsonb)->>'name' AS json,
+       create_enterprise_connection(text::jsonb)->>'name' AS text FROM incoming;
+
+-- composites, also as one of the named arguments
+SELECT create_enterprise_connection(
+    ROW('a composite', 'saml_custom', '{composite.example}', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        ARRAY[ROW('Dept', 'dept', 'd', NULL, NULL, false, NULL)::enterprise_connection_custom_attribute],
+        NULL, NULL, NULL)::enterprise_connection_params)->>'name' AS name;
+SELECT create_enterprise_connection(name => 'a composite argument',
+    saml => ROW(true, NULL, ROW('uid', NULL, NULL, NULL, NULL), NULL, NULL, '{one,two}', NULL, NULL, NULL, NULL,
+                ROW('custom_attribute', 'dept', NULL), NULL, NULL)::enterprise_connection_saml)->>'name' AS name;
+SELECT create_enterprise_connection(name => 'composite attributes', custom_attributes =>
+    ARRAY[ROW('Dept', 'dept', NULL, NULL, NULL, NULL, NULL)::enterprise_connection_custom_attribute])->>'name' AS name;
+
+-- named arguments complete params
+SELECT create_enterprise_connection('{"saml": {"forceAuthn": true}}', name => 'mixed', active => false)->>'name' AS name;
+SELECT body FROM mock.requests();
+
+-- what is in both, in two spellings, or nowhere
+\x on
+SELECT f.* FROM (VALUES
+    ($$SELECT create_enterprise_connection('{"name": "a"}', name => 'b')$$),
+    ($$SELECT create_enterprise_connection('{"organizationId": "a"}', organization_id => 'b')$$),
+    ($$SELECT create_enterprise_connection('{"saml": {}}', saml => '{}')$$),
+    ($$SELECT create_enterprise_connection('{"organizationId": "a", "organization_id": "a"}')$$),
+    ($$SELECT create_enterprise_connection()$$),
+    ($$SELECT create_enterprise_connection(NULL)$$),
+    ($$SELECT create_enterprise_connection(server => 'clerk')$$),
+    ($$SELECT create_enterprise_connection('{}')$$),
+    ($$SELECT create_enterprise_connection('[]')$$),
+    ($$SELECT create_enterprise_connection('null')$$),
+    ($$SELECT create_enterprise_connection('"name"')$$),
+    ($$SELECT create_enterprise_connection(name => 'n', domains => '{{a.example},{b.example}}')$$),
+    ($$SELECT create_enterprise_connection(name => 'n', domains => '{a.example,NULL}')$$),
+    ($$SELECT create_enterprise_connection(name => 'n', saml => '[]')$$)
+) AS s (statement), pg_temp.failure(statement) AS f;
+\x off
+-- nothing of that was sent
+SELECT count(*) FROM mock.requests();
+
+--
+-- Every parameter, alone, in four forms: the body that is recorded is the one
+-- that is expected.  The answers are scripted, so that it is not about what
+-- the server accepts.
+--
+SELECT mock.reset();
+SELECT mock.script('[
+    {"match": {"method": "POST"}, "times": 0, "status": 201, "body": {"object": "enterprise_connection", "id": "entconn_any"}},
+    {"match": {"method": "PATCH"}, "times": 0, "status": 200, "body": {"object": "enterprise_connection", "id": "entconn_any"}}]');
+
+CREATE TEMP TABLE parameter (
+    n     int GENERATED ALWAYS AS IDENTITY,
+    camel jsonb,                -- as it is written in camelCase
+    snake jsonb,                -- and in snake_case
+    post  jsonb,                -- NULL: the same as snake
+    patch jsonb                 -- NULL: none
+);
+INSERT INTO parameter (camel, snake, post, patch) VALUES
+    ('{"name": "Acme"}', '{"name": "Acme"}', NULL, NULL),
+    ('{"name": ""}', '{"name": ""}', NULL, NULL),
+    ('{"provider": "saml_okta"}', '{"provider": "saml_okta"}', NULL, NULL),
+    ('{"provider": "not_known_yet"}', '{"provider": "not_known_yet"}', NULL, NULL),
+    ('{"domains": ["a.example", "b.example"]}', '{"domains": ["a.example", "b.example"]}', NULL, NULL),
+    ('{"domains": []}', '{"domains": []}', NULL, NULL),
+    ('{"organizationId": "org_1"}', '{"organization_id": "org_1"}', NULL, NULL),
+    ('{"active": true}', '{"active": true}', NULL, NULL),
+    ('{"active": false}', '{"active": false}', NULL, NULL),
+    ('{"syncUserAttributes": false}', '{"sync_user_attributes": false}',
+     '{}', '{"sync_user_attributes": false}'),
+    ('{"disableAdditionalIdentifications": true}', '{"disable_additional_identifications": true}',
+     '{}', '{"disable_additional_identifications": true}'),
+    ('{"allowOrganizationAccountLinking": true}', '{"allow_organization_account_linking": true}', NULL, NULL),
+    ('{"authenticatable": false}', '{"authenticatable": false}', NULL, NULL),
+    ('{"disableJitProvisioning": true}', '{"disable_jit_provisioning": true}', NULL, NULL),
+    ('{"customAttributes": []}', '{"custom_attributes": []}', NULL, NULL),
+    ('{"customAttributes": [{"name": "Dept"}]}', '{"custom_attributes": [{"name": "Dept"}]}', NULL, NULL),
+    ('{"customAttributes": [{"key": "dept"}]}', '{"custom_attributes": [{"key": "dept"}]}', NULL, NULL),
+    ('{"customAttributes": [{"ssoPath": "d"}]}', '{"custom_attributes": [{"sso_path": "d"}]}', NULL, NULL),
+    ('{"customAttributes": [{"scimPath": "d"}]}', '{"custom_attributes": [{"scim_path": "d"}]}', NULL, NULL),
+    ('{"customAttributes": [{"directoryPath": "d"}]}', '{"custom_attributes": [{"directory_path": "d"}]}', NULL, NULL),
+    ('{"customAttributes": [{"multiValued": false}, {"multiValued": true}]}',
+     '{"custom_attributes": [{"multi_valued": false}, {"multi_valued": true}]}', NULL, NULL),
+    ('{"oidc": {}}', '{"oidc": {}}', '{"provider": "oidc_custom", "oidc": {}}', NULL),
+    ('{"oidc": {"authUrl": "u"}}', '{"oidc": {"auth_url": "u"}}',
+     '{"provider": "oidc_custom", "oidc": {"auth_url": "u"}}', NULL),
+    ('{"oidc": {"clientId": "i"}}', '{"oidc": {"client_id": "i"}}',
+     '{"provider": "oidc_custom", "oidc": {"client_id": "i"}}', NULL),
+    ('{"oidc": {"clientSecret": "s"}}', '{"oidc": {"client_secret": "s"}}',
+     '{"provider": "oidc_custom", "oidc": {"client_secret": "s"}}', NULL),
+    ('{"oidc": {"discoveryUrl": "u"}}', '{"oidc": {"discovery_url": "u"}}',
+     '{"provider": "oidc_custom", "oidc": {"discovery_url": "u"}}', NULL),
+    ('{"oidc": {"requiresPkce": false}}', '{"oidc": {"requires_pkce": false}}',
+     '{"provider": "oidc_custom", "oidc": {"requires_pkce": false}}', NULL),
+    ('{"oidc": {"tokenUrl": "u"}}', '{"oidc": {"token_url": "u"}}',
+     '{"provider": "oidc_custom", "oidc": {"token_url": "u"}}', NULL),
+    ('{"oidc": {"userInfoUrl": "u"}}', '{"oidc": {"user_info_url": "u"}}',
+     '{"provider": "oidc_custom", "oidc": {"user_info_url": "u"}}', NULL),
+    ('{"saml": {}}', '{"saml": {}}', '{"provider": "saml_custom", "saml": {}}', NULL),
+    ('{"saml": {"allowIdpInitiated": true}}', '{"saml": {"allow_idp_initiated": true}}',
+     '{"provider": "saml_custom", "saml": {"allow_idp_initiated": true}}', NULL),
+    ('{"saml": {"allowSubdomains": false}}', '{"saml": {"allow_subdomains": false}}',
+     '{"provider": "saml_custom", "saml": {"allow_subdomains": false}}', NULL),
+    ('{"saml": {"attributeMapping": {"userId": "u"}}}', '{"saml": {"attribute_mapping": {"user_id": "u"}}}',
+     '{"provider": "saml_custom", "saml": {"attribute_mapping": {"user_id": "u"}}}', NULL),
+    ('{"saml": {"attributeMapping": {"emailAddress": "e"}}}', '{"saml": {"attribute_mapping": {"email_address": "e"}}}',
+     '{"provider": "saml_custom", "saml": {"attribute_mapping": {"email_address": "e"}}}', NULL),
+    ('{"saml": {"attributeMapping": {"firstName": "f"}}}', '{"saml": {"attribute_mapping": {"first_name": "f"}}}',
+     '{"provider": "saml_custom", "saml": {"attribute_mapping": {"first_name": "f"}}}', NULL),
+    ('{"saml": {"attributeMapping": {"lastName": "l"}}}', '{"saml": {"attribute_mapping": {"last_name": "l"}}}',
+     '{"provider": "saml_custom", "saml": {"attribute_mapping": {"last_name": "l"}}}', NULL),
+    ('{"saml": {"forceAuthn": true}}', '{"saml": {"force_authn": true}}',
+     '{"provider": "saml_custom", "saml": {"force_authn": true}}', NULL),
+    ('{"saml": {"idpCertificate": "c"}}', '{"saml": {"idp_certificate": "c"}}',
+     '{"provider": "saml_custom", "saml": {"idp_certificate": "c"}}', NULL),
+    ('{"saml": {"idpCertificates": ["c", "d"]}}', '{"saml": {"idp_certificates": ["c", "d"]}}',
+     '{"provider": "saml_custom", "saml": {"idp_certificates": ["c", "d"]}}', NULL),
+    ('{"saml": {"idpEntityId": "e"}}', '{"saml": {"idp_entity_id": "e"}}',
+     '{"provider": "saml_custom", "saml": {"idp_entity_id": "e"}}', NULL),
+    ('{"saml": {"idpMetadata": "<m/>"}}', '{"saml": {"idp_metadata": "<m/>"}}',
+     '{"provider": "saml_custom", "saml": {"idp_metadata": "<m/>"}}', NULL),
+    ('{"saml": {"idpMetadataUrl": "u"}}', '{"saml": {"idp_metadata_url": "u"}}',
+     '{"provider": "saml_custom", "saml": {"idp_metadata_url": "u"}}', NULL),
+    ('{"saml": {"idpSsoUrl": "u"}}', '{"saml": {"idp_sso_url": "u"}}',
+     '{"provider": "saml_custom", "saml": {"idp_sso_url": "u"}}', NULL),
+    ('{"saml": {"loginHint": {"mode": "off"}}}', '{"saml": {"login_hint": {"mode": "off"}}}',
+     '{"provider": "saml_custom", "saml": {"login_hint": {"mode": "off"}}}', NULL),
+    ('{"saml": {"loginHint": {"source": "d"}}}', '{"saml": {"login_hint": {"source": "d"}}}',
+     '{"provider": "saml_custom", "saml": {"login_hint": {"source": "d"}}}', NULL),
+    ('{"saml": {"name": "N"}}', '{"saml": {"name": "N"}}',
+     '{"provider": "saml_custom"}', '{"saml": {"name": "N"}}'),
+    ('{"saml": {"name": "N", "forceAuthn": false}}', '{"saml": {"name": "N", "force_authn": false}}',
+     '{"provider": "saml_custom", "saml": {"force_authn": false}}', '{"saml": {"name": "N"}}'),
+    ('{"provider": "saml_okta", "saml": {}, "oidc": {}}', '{"provider": "saml_okta", "saml": {}, "oidc": {}}', NULL, NULL),
+    -- all together
+    ('{"name": "All", "provider": "saml_okta", "domains": ["all.example"], "organizationId": "org_1", "active": true,
+       "syncUserAttributes": true, "disableAdditionalIdentifications": false, "allowOrganizationAccountLinking": true,
+       "authenticatable": true, "disableJitProvisioning": false,
+       "customAttributes": [{"name": "Dept", "key": "dept", "ssoPath": "a", "scimPath": "b", "directoryPath": "b", "multiValued": true}],
+       "oidc": {"authUrl": "a", "clientId": "b", "clientSecret": "c", "discoveryUrl": "d", "requiresPkce": true,
+                "tokenUrl": "e", "userInfoUrl": "f"},
+       "saml": {"allowIdpInitiated": true, "allowSubdomains": true, "forceAuthn": true, "idpCertificate": "a",
+                "attributeMapping": {"userId": "b", "emailAddress": "c", "firstName": "d", "lastName": "e"},
+                "idpCertificates": ["f"], "idpEntityId": "g", "idpMetadata": "h", "idpMetadataUrl": "i", "idpSsoUrl": "j",
+                "loginHint": {"mode": "custom_attribute", "source": "dept"}, "name": "k"}}',
+     '{"name": "All", "provider": "saml_okta", "domains": ["all.example"], "organization_id": "org_1", "active": true,
+       "sync_user_attributes": true, "disable_additional_identifications": false, "allow_organization_account_linking": true,
+       "authenticatable": true, "disable_jit_provisioning": false,
+       "custom_attributes": [{"name": "Dept", "key": "dept", "sso_path": "a", "scim_path": "b", "directory_path": "b", "multi_valued": true}],
+       "oidc": {"auth_url": "a", "client_id": "b", "client_secret": "c", "discovery_url": "d", "requires_pkce": true,
+                "token_url": "e", "user_info_url": "f"},
+       "saml": {"allow_idp_initiated": true, "allow_subdomains": true, "force_authn": true, "idp_certificate": "a",
+                "attribute_mapping": {"user_id": "b", "email_address": "c", "first_name": "d", "last_name": "e"},
+                "idp_certificates": ["f"], "idp_entity_id": "g", "idp_metadata": "h", "idp_metadata_url": "i", "idp_sso_url": "j",
+                "login_hint": {"mode": "custom_attribute", "source": "dept"}, "name": "k"}}',
+     '{"name": "All", "provider": "saml_okta", "domains": ["all.example"], "organization_id": "org_1", "active": true,
+       "allow_organization_account_linking": true, "authenticatable": true, "disable_jit_provisioning": false,
+       "custom_attributes": [{"name": "Dept", "key": "dept", "sso_path": "a", "scim_path": "b", "directory_path": "b", "multi_valued": true}],
+       "oidc": {"auth_url": "a", "client_id": "b", "client_secret": "c", "discovery_url": "d", "requires_pkce": true,
+                "token_url": "e", "user_info_url": "f"},
+       "saml": {"allow_idp_initiated": true, "allow_subdomains": true, "force_authn": true, "idp_certificate": "a",
+                "attribute_mapping": {"user_id": "b", "email_address": "c", "first_name": "d", "last_name": "e"},
+                "idp_certificates": ["f"], "idp_entity_id": "g", "idp_metadata": "h", "idp_metadata_url": "i", "idp_sso_url": "j",
+                "login_hint": {"mode": "custom_attribute", "source": "dept"}}}',
+     '{"sync_user_attributes": true, "disable_additional_identifications": false, "saml": {"name": "k"}}');
+
+-- the members of snake_case params as named arguments
+CREATE FUNCTION pg_temp.named_arguments(params jsonb) RETURNS text
+LANGUAGE sql AS $$
+    SELECT string_agg(format('%I => %L::%s', key,
+                             CASE WHEN key = 'domains' THEN ARRAY(SELECT jsonb_array_elements_text(value))::text
+                                  ELSE value #>> '{}' END,
+                             CASE WHEN key = 'domains' THEN 'text[]'
+                                  WHEN key IN ('saml', 'oidc', 'custom_attributes') THEN 'jsonb'
+                                  WHEN jsonb_typeof(value) = 'boolean' THEN 'boolean'
+                                  ELSE 'text' END), ', ')
+    FROM jsonb_each(params)
+$$;
+
+CREATE TEMP TABLE sent (call int GENERATED ALWAYS AS IDENTITY, n int, form text, id text);
+DO $$
+DECLARE
+    p parameter;
+BEGIN
+    FOR p IN SELECT * FROM parameter ORDER BY n LOOP
+        INSERT INTO sent (n, form, id) VALUES (p.n, 'camelCase', create_enterprise_connection(p.camel)->>'id');
+        INSERT INTO sent (n, form, id) VALUES (p.n, 'snake_case', create_enterprise_connection(p.snake)->>'id');
+        -- (a composite without any attribute counts as NULL, and is left out)
+        IF p.snake::text NOT LIKE '%{}%' THEN
+            INSERT INTO sent (n, form, id) VALUES (p.n, 'composite',
+                create_enterprise_connection(jsonb_populate_record(NULL::enterprise_connection_params, p.snake))->>'id');
+        END IF;
+        EXECUTE format('INSERT INTO sent (n, form, id) VALUES (%s, ''named'', create_enterprise_connection(%s)->>''id'')',
+                       p.n, pg_temp.named_arguments(p.snake));
+    END LOOP;
+END
+$$;
+
+-- each PATCH belongs to the POST before it
+CREATE TEMP TABLE received AS
+    SELECT count(*) FILTER (WHERE method = 'POST') OVER (ORDER BY ordinality) AS call, method, target, body
+    FROM mock.requests() WITH ORDINALITY;
+
+SELECT form, count(DISTINCT call) AS calls, count(*) FILTER (WHERE method = 'POST') AS posts,
+       count(patch) FILTER (WHERE method = 'POST') AS patches_expected,
+       count(*) FILTER (WHERE method = 'PATCH') AS patches
+FROM sent JOIN parameter USING (n) JOIN received USING (call)
+GROUP BY form ORDER BY form;
+
+-- what is not as expected: nothing
+SELECT p.snake, s.form, r.method, r.target, r.body
+FROM sent s
+    JOIN parameter p USING (n)
+    LEFT JOIN received r ON r.call = s.call
+WHERE r.body IS DISTINCT FROM CASE r.method WHEN 'POST' THEN coalesce(p.post, p.snake) ELSE p.patch END
+   OR r.target IS DISTINCT FROM '/v1/enterprise_connections' || CASE r.method WHEN 'PATCH' THEN '/entconn_any' ELSE '' END
+   OR s.id IS DISTINCT FROM 'entconn_any';
+
+-- enterprise_connection_body says the same beforehand
+SELECT snake FROM parameter
+WHERE enterprise_connection_body(camel) IS DISTINCT FROM coalesce(post, snake)
+   OR enterprise_connection_body(snake) IS DISTINCT FROM coalesce(post, snake);
+
+-- explicit nulls are sent where the API takes them
+SELECT mock.forget();
+SELECT create_enterprise_connection('{"organizationId": null, "active": null, "saml": {"idpCertificate": null,
+    "attributeMapping": {"firstName": null}, "loginHint": null}, "syncUserAttributes": null}')->>'id' AS id;
+SELECT create_enterprise_connection('{"saml": null, "oidc": null}')->>'id' AS id;
+SELECT method, body FROM mock.requests();
+SELECT f.state, f.message FROM (VALUES
+    ('{"name": null}'), ('{"provider": null}'), ('{"domains": null}'), ('{"domains": [null]}'),
+    ('{"customAttributes": null}'), ('{"customAttributes": [{"name": null}]}'), ('{"saml": {"loginHint": {"mode": null}}}')
+) AS v (params), pg_temp.failure(format('SELECT create_enterprise_connection(%L)', params)) AS f;
+
+--
+-- Texts arrive unchanged
+--
+SELECT mock.reset();
+TRUNCATE enterprise_connections;
+CREATE TEMP TABLE words (what text, word text);
+INSERT INTO words VALUES
+    ('emoji', '👩‍👩‍👧‍👦 🔐'),
+    ('right to left', 'شركة ‏אקמה‎ "x"'),
+    ('line separators', U&'a\2028b\2029c\0085d'),
+    ('beyond the BMP', U&'\+01D11E\+10FFFF'),
+    ('combining', U&'e\0301 is not \00e9'),
+    ('quotes', $q$"double" 'single' `back` \backslash\\ \" \u0041 $1 %s %d {{x}}$q$),
+    ('control characters', (SELECT string_agg(chr(i), '' ORDER BY i) FROM generate_series(1, 31) AS i) || chr(127)),
+    ('PEM', E'-----BEGIN CERTIFICATE-----\r\nMIIC+/==\r\n-----END CERTIFICATE-----\n'),
+    ('markup', '<a href="x">&amp;</a>/</script>'),
+    ('blanks', E'  \t leading and trailing \n\n '),
+    ('noncharacter', U&'\FFFE\FFFF\FEFF');
+SELECT mock.script('{"match": {"method": "POST"}, "times": 0, "status": 201, "body": {"id": "entconn_any"}}');
+DO $$
+DECLARE
+    w words;
+BEGIN
+    FOR w IN SELECT * FROM words LOOP
+        PERFORM create_enterprise_connection(jsonb_build_object('name', w.word, 'saml', jsonb_build_object('idp_certificate', w.word)));
+        PERFORM create_enterprise_connection(name => w.word, saml => jsonb_build_object('idpCertificate', w.word));
+    END LOOP;
+END
+$$;
+SELECT what, count(*) AS arrived
+FROM words LEFT JOIN mock.requests() ON body->>'name' = word AND body->'saml'->>'idp_certificate' = word
+GROUP BY what ORDER BY what COLLATE "C";
+-- and come back unchanged
+SELECT mock.reset();
+CREATE TEMP TABLE returned AS
+    SELECT create_enterprise_connection(name => word, provider => 'saml_custom',
+                                        domains => ARRAY[md5(what) || '.example']) AS connection FROM words;
+SELECT count(*) AS words, count(connection) AS returned,
+       (SELECT count(*) FROM words JOIN enterprise_connections c ON c.name = word AND connection->>'name' = word) AS tracked
+FROM words LEFT JOIN returned ON connection->>'name' = word;
+
+-- several MB of metadata
+SELECT mock.reset();
+SELECT length(create_enterprise_connection(name => 'Big', provider => 'saml_custom', domains => '{big.example}',
+    saml => jsonb_build_object('idpMetadata', repeat('<EntityDescriptor>é"', 300000)))->>'name') AS name_length;
+SELECT r->>'status' AS status, r->>'body_length' AS body_length,
+       octet_length(enterprise_connection_body(jsonb_build_object('name', 'Big', 'provider', 'saml_custom',
+           'domains', ARRAY['big.example'],
+           'saml', jsonb_build_object('idpMetadata', repeat('<EntityDescriptor>é"', 300000))))::text)
+       - (r->>'body_length')::int AS blanks_in_jsonb_text
+FROM jsonb_array_elements(mock.call('GET', '/_mock/requests')) AS r;
+
+--
+-- Update-only parameters: a PATCH right after the POST
+--
+SELECT mock.reset('{"clock_ms": 1780000000000}');
+TRUNCATE enterprise_connections;
+SELECT c->>'sync_user_attributes' AS sync_user_attributes, c->>'updated_at' AS updated_at
+FROM create_enterprise_connection('{"name": "Acme", "provider": "saml_okta", "domains": ["acme.example"],
+    "syncUserAttributes": false, "disableAdditionalIdentifications": false, "saml": {"name": "Inner"}}') AS c;
+SELECT method, target, body, status FROM mock.requests();
+SELECT id, sync_user_attributes, connection->'saml_connection'->>'name' AS saml_name, updated_at > created_at AS updated
+FROM enterprise_connections;
+
+-- a PATCH that fails hides nothing: the connection is returned and tracked
+SELECT mock.reset();
+TRUNCATE enterprise_connections;
+SELECT mock.script('{"match": {"method": "PATCH"}, "status": 422, "body": {"errors": [{"message": "is wrong",
+    "long_message": "sync_user_attributes is wrong.", "code": "form_param_value_invalid",
+    "meta": {"param_name": "sync_user_attributes"}}], "clerk_trace_id": "trace_1"}}');
+SELECT c->>'id' AS id, c->>'name' AS name
+FROM create_enterprise_connection('{"name": "Acme", "provider": "saml_okta", "domains": ["acme.example"],
+    "syncUserAttributes": false, "saml": {"name": "Bob''s \"IdP\""}}') AS c;
+SELECT id, name FROM enterprise_connections;
+-- (terse: the detail is libcurl's)
+\set VERBOSITY terse
+SELECT mock.script('{"match": {"method": "PATCH"}, "times": 0, "reset": "after"}');
+SELECT c->>'id' AS id
+FROM create_enterprise_connection('{"name": "Beta", "provider": "saml_okta", "domains": ["beta.example"], "syncUserAttributes": true}') AS c;
+\set VERBOSITY default
+SELECT mock.unscript();
+SELECT mock.script('{"match": {"method": "PATCH"}, "status": 200, "body": "<html>"}');
+SELECT c->>'id' AS id
+FROM create_enterprise_connection('{"name": "Gamma", "provider": "saml_okta", "domains": ["gamma.example"], "syncUserAttributes": true}') AS c;
+SELECT id, name FROM enterprise_connections ORDER BY id;
+SELECT method, count(*) FROM mock.requests() GROUP BY method ORDER BY method;
+
+--
+-- Results keep every field and every digit
+--
+SELECT mock.reset();
+TRUNCATE enterprise_connections;
+SELECT mock.script('{"status": 201, "body": "{\"object\":\"enterprise_connection\",\"id\":\"entconn_n\",\"new_number\":1234567890123456789012345,\"new_fraction\":0.12345678901234567890,\"new_trailing\":1.50,\"new_exponent\":1e400,\"new_object\":{\"deep\":[1,null,{\"x\":\"\\u00e9\\ud83d\\ude00\"}]},\"new_empty\":\"\",\"new_null\":null,\"created_at\":1780000000123,\"updated_at\":1780000000456}"}');
+SELECT c - 'new_exponent' - 'new_object' AS connection,
+       c->'new_object' = '{"deep": [1, null, {"x": "\u00e9\ud83d\ude00"}]}' AS new_object
+FROM create_enterprise_connection(name => 'Numbers') AS c;
+SELECT connection->'new_number' AS new_number, connection->'new_fraction' AS new_fraction,
+       length(connection->>'new_exponent') AS exponent_digits, created_at, updated_at
+FROM enterprise_connections;
+
+--
+-- Tracking: an older answer never wins, what is absent erases nothing
+--
+SELECT mock.reset();
+TRUNCATE enterprise_connections;
+SELECT mock.script('[
+    {"status": 201, "body": {"id": "entconn_t", "name": "second", "provider": "saml_okta", "domains": ["t.example"], "active": true,
+        "organization_id": "org_1", "sync_user_attributes": true, "extra": 1,
+        "saml_connection": {"id": "samlc_t", "acs_url": "https://a", "idp_entity_id": "e"},
+        "oauth_config": {"id": "o", "client_id": "c"},
+        "created_at": 1780000000000, "updated_at": 1780000002000}},
+    {"status": 201, "body": {"id": "entconn_t", "name": "first", "active": false, "domains": [],
+        "created_at": 1780000000000, "updated_at": 1780000001000}},
+    {"status": 201, "body": {"id": "entconn_t", "name": "third", "active": false,
+        "saml_connection": {"idp_entity_id": "e3"}, "oauth_config": {"client_id": "c3"}, "updated_at": 1780000003000}},
+    {"status": 201, "body": {"id": "entconn_t", "name": "fourth", "saml_connection": null, "updated_at": 1780000003000}},
+    {"status": 201, "body": {"id": "entconn_t", "name": "without a time", "organization_id": null}},
+    {"status": 201, "body": {"id": "entconn_t", "saml_connection": {"new": true}, "oauth_config": [], "updated_at": 1780000004000}}]');
+CREATE FUNCTION pg_temp.tracked() RETURNS TABLE (name text, organization_id text, domains text[], active boolean,
+    sync_user_attributes boolean, updated_at timestamptz, saml jsonb, oauth jsonb, extra jsonb)
+LANGUAGE sql AS $$
+    SELECT name, organization_id, domains, active, sync_user_attributes, updated_at,
+           connection->'saml_connection', connection->'oauth_config', connection->'extra'
+    FROM enterprise_connections
+$$;
+\x on
+SELECT c->>'name' AS answered, t.* FROM create_enterprise_connection(name => '1') AS c, pg_temp.tracked() AS t;
+-- older
+SELECT c->>'name' AS answered FROM create_enterprise_connection(name => '2') AS c;
+SELECT * FROM pg_temp.tracked();
+-- newer, with less in it
+SELECT c->>'name' AS answered FROM create_enterprise_connection(name => '3') AS c;
+SELECT * FROM pg_temp.tracked();
+-- of the same time
+SELECT c->>'name' AS answered FROM create_enterprise_connection(name => '4') AS c;
+SELECT * FROM pg_temp.tracked();
+-- without a time
+SELECT c->>'name' AS answered FROM create_enterprise_connection(name => '5') AS c;
+SELECT * FROM pg_temp.tracked();
+-- parts of other types
+SELECT c->>'name' AS answered FROM create_enterprise_connection(name => '6') AS c;
+SELECT * FROM pg_temp.tracked();
+\x off
+
+-- unexpected types lose neither the row nor the answer
+SELECT mock.reset();
+TRUNCATE enterprise_connections;
+SELECT mock.script('[
+    {"status": 201, "body": {"id": "entconn_u1", "name": 5, "provider": [], "domains": "a.example", "active": "yes",
+        "organization_id": {}, "sync_user_attributes": 1, "saml_connection": "x", "created_at": "2026-01-01", "updated_at": -1}},
+    {"status": 201, "body": {"id": "entconn_u2", "name": null, "domains": [null], "active": null, "updated_at": 1e300}},
+    {"status": 201, "body": {"id": "entconn_u3", "domains": {}, "updated_at": 1780000000000.9}},
+    {"status": 201, "body": {"id": "a/b?c#d %41 é", "name": "odd id"}}]');
+SELECT create_enterprise_connection(name => 'types')->>'id' AS id FROM generate_series(1, 4);
+SELECT id, name, provider, domains, active, organization_id, sync_user_attributes, created_at, updated_at
+FROM enterprise_connections ORDER BY id COLLATE "C";
+
+--
+-- In a transaction
+--
+SELECT mock.reset();
+TRUNCATE enterprise_connections;
+BEGIN;
+SELECT create_enterprise_connection(name => 'Acme', provider => 'saml_okta', domains => '{acme.example}')->>'id' AS id;
+SELECT count(*) AS tracked FROM enterprise_connections;
+ROLLBACK;
+-- it exists at Clerk, and is not tracked any more: design.md, Rollback
+SELECT count(*) AS tracked, (SELECT count(*) FROM mock.connections()) AS at_clerk FROM enterprise_connections;
+
+--
+-- In another schema, with nothing in search_path
+--
+\set here :DBNAME
+CREATE DATABASE regress_clerk_schema TEMPLATE template0;
+SELECT url FROM mock.server \gset
+\c regress_clerk_schema
+CREATE SCHEMA "Clerk X";
+CREATE EXTENSION pg_clerk SCHEMA "Clerk X";
+SET search_path = '';
+CREATE SERVER clerk FOREIGN DATA WRAPPER pg_clerk OPTIONS (api_url :'url', rate_limit '0');
+CREATE USER MAPPING FOR PUBLIC SERVER clerk OPTIONS (secret_key 'sk_test_mock');
+SELECT "Clerk X".create_enterprise_connection('{"name": "Elsewhere", "provider": "saml_custom", "domains": ["elsewhere.example"],
+    "syncUserAttributes": true}')->>'name' AS name;
+SELECT "Clerk X".create_enterprise_connection(name => 'Elsewhere 2', provider => 'saml_custom', domains => '{elsewhere-2.example}',
+    custom_attributes => ARRAY[ROW('Dept', 'dept', NULL, NULL, NULL, NULL, NULL)::"Clerk X".enterprise_connection_custom_attribute])->>'name' AS name;
+SELECT server, name, domains FROM "Clerk X".enterprise_connections ORDER BY name;
+SELECT server, armed_by FROM "Clerk X".enterprise_connection_origins;
+-- also when it moves
+ALTER EXTENSION pg_clerk SET SCHEMA public;
+\c :here
+DROP DATABASE regress_clerk_schema;
+SELECT body FROM mock.requests();

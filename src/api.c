@@ -1,0 +1,218 @@
+/*-------------------------------------------------------------------------
+ *
+ * api.c
+ *		Clerk's endpoints for enterprise connections: calls and their results.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "api.h"
+#include "json.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "url.h"
+
+#define COLLECTION "/enterprise_connections"
+
+/* What must be in a successful answer for it to be Clerk's. */
+typedef enum AnswerShape
+{
+	SHAPE_CONNECTION,			/* an object with an id, that of the call if it has one */
+	SHAPE_PAGE,					/* an object with an array "data" */
+	SHAPE_DELETED,				/* an object */
+	SHAPE_URL					/* an object with a string "url" */
+} AnswerShape;
+
+typedef struct Endpoint
+{
+	const char *method;
+	bool		has_id;
+	const char *suffix;			/* of the path */
+	AnswerShape shape;
+	const char *what;			/* "could not ..." */
+} Endpoint;
+
+static const Endpoint endpoints[] = {
+	[CLERK_CREATE] = {"POST", false, "", SHAPE_CONNECTION, "create the enterprise connection"},
+	[CLERK_LIST] = {"GET", false, "", SHAPE_PAGE, "list the enterprise connections"},
+	[CLERK_GET] = {"GET", true, "", SHAPE_CONNECTION, "get the enterprise connection"},
+	[CLERK_UPDATE] = {"PATCH", true, "", SHAPE_CONNECTION, "update the enterprise connection"},
+	[CLERK_DELETE] = {"DELETE", true, "", SHAPE_DELETED, "delete the enterprise connection"},
+	[CLERK_CREATE_TEST_RUN] = {"POST", true, "/test_runs", SHAPE_URL, "create a test run of the enterprise connection"},
+	[CLERK_LIST_TEST_RUNS] = {"GET", true, "/test_runs", SHAPE_PAGE, "list the test runs of the enterprise connection"},
+};
+
+bool
+clerk_api_creates(ClerkEndpoint endpoint)
+{
+	return endpoint == CLERK_CREATE;
+}
+
+/*
+ * An id is opaque: whatever it holds, it must address exactly itself.
+ */
+static char *
+encoded_id(const char *id)
+{
+	char	   *utf8 = pg_server_to_any(id, (int) strlen(id), PG_UTF8);
+	char	   *segment = clerk_url_segment(utf8);
+
+	if (segment == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" cannot be the id of an enterprise connection", id)));
+	return segment;
+}
+
+static char *
+build_url(const ClerkSettings *settings, const ClerkCall *call)
+{
+	const Endpoint *endpoint = &endpoints[call->endpoint];
+	StringInfoData url;
+
+	initStringInfo(&url);
+	appendStringInfo(&url, "%s" COLLECTION, settings->base_url);
+	if (endpoint->has_id)
+		appendStringInfo(&url, "/%s", encoded_id(call->id));
+	appendStringInfoString(&url, endpoint->suffix);
+	if (call->query != NULL && *call->query != '\0')
+		appendStringInfo(&url, "?%s", call->query);
+	return url.data;
+}
+
+static List *
+build_headers(const ClerkSettings *settings, const ClerkCall *call)
+{
+	List	   *headers = NIL;
+
+	headers = lappend(headers, psprintf("Authorization: Bearer %s", settings->secret_key));
+	headers = lappend(headers, psprintf("Clerk-API-Version: %s", settings->api_version));
+	headers = lappend(headers, "User-Agent: pg_clerk/" CLERK_VERSION " (PostgreSQL " PG_MAJORVERSION ")");
+	headers = lappend(headers, "Accept: application/json");
+	if (call->body != NULL)
+		headers = lappend(headers, "Content-Type: application/json");
+	return headers;
+}
+
+ClerkHttpRequest *
+clerk_api_request(const ClerkSettings *settings, const ClerkCall *call)
+{
+	const Endpoint *endpoint = &endpoints[call->endpoint];
+	ClerkHttpRequest *request = palloc0(sizeof(*request));
+
+	request->method = endpoint->method;
+	request->url = build_url(settings, call);
+	request->headers = build_headers(settings, call);
+	if (call->body != NULL)
+	{
+		request->body = call->body->text;
+		request->body_len = call->body->len;
+	}
+	else if (strcmp(endpoint->method, "POST") == 0)
+		request->body = "";
+	request->repeatable = strcmp(endpoint->method, "POST") != 0;
+	request->timeout = settings->timeout;
+	request->connect_timeout = settings->connect_timeout;
+	request->max_answer = settings->max_response_size;
+	request->ca_file = settings->ca_file;
+	request->proxy = settings->proxy;
+	return request;
+}
+
+static JsonbValue *
+member(Jsonb *object, const char *name, JsonbValue *buf)
+{
+	return getKeyJsonValueFromContainer(&object->root, name, (int) strlen(name), buf);
+}
+
+char *
+clerk_jsonb_string(Jsonb *object, const char *name)
+{
+	JsonbValue	buf;
+	JsonbValue *value = JB_ROOT_IS_OBJECT(object) ? member(object, name, &buf) : NULL;
+
+	if (value == NULL || value->type != jbvString)
+		return NULL;
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+/*
+ * Is the answer what the endpoint promises?  Returns what is wrong, to follow
+ * "the answer", or NULL.
+ */
+static const char *
+shape_fault(const ClerkCall *call, Jsonb *answer)
+{
+	JsonbValue	buf;
+	JsonbValue *data;
+	const char *id;
+
+	if (!JB_ROOT_IS_OBJECT(answer))
+		return "is not a JSON object";
+	switch (endpoints[call->endpoint].shape)
+	{
+		case SHAPE_CONNECTION:
+			id = clerk_jsonb_string(answer, "id");
+			if (id == NULL || *id == '\0')
+				return "has no member \"id\"";
+			if (call->id != NULL && strcmp(id, call->id) != 0)
+				return "is about another connection";
+			return NULL;
+		case SHAPE_PAGE:
+			data = member(answer, "data", &buf);
+			if (data == NULL || data->type != jbvBinary || !JsonContainerIsArray(data->val.binary.data))
+				return "has no array \"data\"";
+			return NULL;
+		case SHAPE_URL:
+			if (clerk_jsonb_string(answer, "url") == NULL)
+				return "has no member \"url\"";
+			return NULL;
+		case SHAPE_DELETED:
+			return NULL;
+	}
+	return NULL;
+}
+
+/*
+ * The result of a successful answer, or NULL with *fault set.
+ */
+static Jsonb *
+read_result(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault)
+{
+	Jsonb	   *result;
+
+	if (request->answer_len == 0)
+	{
+		*fault = "is empty";
+		return NULL;
+	}
+	result = clerk_json_text_to_jsonb(request->answer, request->answer_len, fault);
+	if (result != NULL)
+		*fault = shape_fault(call, result);
+	return *fault ? NULL : result;
+}
+
+void
+clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRequest *request)
+{
+	const Endpoint *endpoint = &endpoints[call->endpoint];
+	ClerkReportSubject subject = {
+		.what = endpoint->what,
+		.creates = clerk_api_creates(call->endpoint),
+		.reads = strcmp(endpoint->method, "GET") == 0,
+		.server_name = settings->server_name,
+		.base_url = settings->base_url,
+		.timeout = settings->timeout,
+		.max_response_size = settings->max_response_size,
+		.secrets = lcons(settings->secret_key, list_copy(call->secrets)),
+	};
+	const char *fault = NULL;
+
+	call->result = NULL;
+	call->report = NULL;
+	if (request->outcome != CLERK_HTTP_ANSWERED || request->status / 100 != 2)
+		call->report = clerk_report_failure(&subject, request);
+	else if ((call->result = read_result(call, request, &fault)) == NULL)
+		call->report = clerk_report_unreadable(&subject, request, fault);
+}

@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * api.h
+ *		Clerk's endpoints for enterprise connections: calls and their results.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_API_H
+#define CLERK_API_H
+
+#include "http.h"
+#include "params.h"
+#include "report.h"
+#include "settings.h"
+#include "utils/jsonb.h"
+
+typedef enum ClerkEndpoint
+{
+	CLERK_CREATE,
+	CLERK_LIST,
+	CLERK_GET,
+	CLERK_UPDATE,
+	CLERK_DELETE,
+	CLERK_CREATE_TEST_RUN,
+	CLERK_LIST_TEST_RUNS
+} ClerkEndpoint;
+
+/*
+ * One call of an endpoint.  The caller fills in the first part; what it points
+ * to must outlive the call.
+ */
+typedef struct ClerkCall
+{
+	ClerkEndpoint endpoint;
+	const char *id;				/* server encoding; of the endpoints that have one */
+	const char *query;			/* encoded, without the question mark, or NULL */
+	const ClerkBody *body;
+	List	   *secrets;		/* UTF-8 strings in the body that no message may show */
+	void	   *caller;
+
+	/* the outcome: exactly one of the two */
+	Jsonb	   *result;
+	ClerkReport *report;
+} ClerkCall;
+
+/* Is it a POST that makes a connection, and so must not be sent twice? */
+extern bool clerk_api_creates(ClerkEndpoint endpoint);
+
+/*
+ * The HTTP request of a call.  Throws 22023 if the id cannot be one.
+ */
+extern ClerkHttpRequest *clerk_api_request(const ClerkSettings *settings, const ClerkCall *call);
+
+/*
+ * Read the answer into call->result or call->report.  Throws only out of
+ * memory.
+ */
+extern void clerk_api_read(const ClerkSettings *settings, ClerkCall *call,
+						   const ClerkHttpRequest *request);
+
+/* A string member of a jsonb object, palloc'd; NULL if there is none. */
+extern char *clerk_jsonb_string(Jsonb *object, const char *name);
+
+#endif							/* CLERK_API_H */

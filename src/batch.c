@@ -1,0 +1,254 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *		Many connections created at once.
+ *
+ * Each one fares by itself: what is wrong with it, here or at Clerk, is in
+ * its own row of the result.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "connections.h"
+#include "dispatch.h"
+#include "funcapi.h"
+#include "json.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "tracking.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(create_enterprise_connections);
+
+typedef struct BatchItem
+{
+	ClerkCall	call;
+	ClerkParams *params;
+	Jsonb	   *connection;		/* once created */
+	char	   *id;				/* of it */
+	Jsonb	   *error;			/* why not, or why not completed */
+} BatchItem;
+
+typedef struct Batch
+{
+	ClerkSettings *settings;
+	Datum	   *params;
+	bool	   *nulls;
+	BatchItem	   *items;
+	int			count;
+	int			next;			/* the first that was not yet looked at */
+	List	   *uncompleted;	/* items whose PATCH is yet to be sent */
+} Batch;
+
+/*-------------------------------------------------------------------------
+ * Errors as jsonb
+ *-------------------------------------------------------------------------
+ */
+
+static void
+set_string(ClerkJson *object, const char *name, const char *value)
+{
+	char	   *utf8;
+
+	if (value == NULL)
+	{
+		clerk_json_set(object, name, NULL);
+		return;
+	}
+	utf8 = pg_server_to_any(value, (int) strlen(value), PG_UTF8);
+	clerk_json_set(object, name, clerk_json_new_string(utf8, strlen(utf8)));
+}
+
+static Jsonb *
+error_to_jsonb(const ClerkReport *report)
+{
+	ClerkJson  *object = clerk_json_new_object();
+	const char *fault = NULL;
+
+	set_string(object, "sqlstate", unpack_sql_state(report->sqlerrcode));
+	set_string(object, "message", report->message);
+	set_string(object, "detail", report->detail);
+	set_string(object, "hint", report->hint);
+	clerk_json_set(object, "status", report->status ? clerk_json_new_integer(report->status) : NULL);
+	set_string(object, "trace_id", report->trace_id);
+	clerk_json_set(object, "errors", report->errors ? clerk_json_from_jsonb(report->errors, &fault) : NULL);
+	return clerk_json_to_jsonb(object);
+}
+
+static Jsonb *
+faults_to_jsonb(const ClerkParams *params)
+{
+	ClerkReport report = {.sqlerrcode = ERRCODE_INVALID_PARAMETER_VALUE};
+
+	clerk_params_describe(params, &report.message, &report.detail, &report.hint);
+	return error_to_jsonb(&report);
+}
+
+/*-------------------------------------------------------------------------
+ * Calls
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The PATCH that completes a creation.
+ */
+static ClerkCall *
+completing_call(BatchItem *item)
+{
+	item->call = (ClerkCall)
+	{
+		.endpoint = CLERK_UPDATE,
+			.id = item->id,
+			.body = item->params->patch,
+			.secrets = item->params->secrets,
+			.caller = item,
+	};
+	return &item->call;
+}
+
+/*
+ * The POST, or NULL if the parameters are wrong.
+ */
+static ClerkCall *
+creating_call(Batch *batch, int n)
+{
+	BatchItem	   *item = &batch->items[n];
+
+	item->params = clerk_params_read(batch->nulls[n] ? NULL : DatumGetJsonbP(batch->params[n]),
+									 NULL, CLERK_OPERATION_CREATE, batch->settings->extra_params);
+	if (item->params->faults != NIL)
+	{
+		item->error = faults_to_jsonb(item->params);
+		return NULL;
+	}
+	item->call = (ClerkCall)
+	{
+		.endpoint = CLERK_CREATE,
+			.body = item->params->body,
+			.secrets = item->params->secrets,
+			.caller = item,
+	};
+	return &item->call;
+}
+
+static ClerkCall *
+batch_next(void *arg)
+{
+	Batch	   *batch = arg;
+
+	if (batch->uncompleted != NIL)
+	{
+		BatchItem	   *item = linitial(batch->uncompleted);
+
+		batch->uncompleted = list_delete_first(batch->uncompleted);
+		return completing_call(item);
+	}
+	while (batch->next < batch->count)
+	{
+		ClerkCall  *call = creating_call(batch, batch->next++);
+
+		if (call != NULL)
+			return call;
+	}
+	return NULL;
+}
+
+static void
+batch_done(ClerkCall *call, void *arg)
+{
+	Batch	   *batch = arg;
+	BatchItem	   *item = call->caller;
+
+	if (call->report != NULL)
+	{
+		if (call->endpoint == CLERK_UPDATE)
+			call->report->message = psprintf("the enterprise connection \"%s\" was created, but not completed: %s",
+											 item->id, call->report->message);
+		item->error = error_to_jsonb(call->report);
+		return;
+	}
+	item->connection = clerk_jsonb_copy(call->result);
+	item->id = clerk_jsonb_string(item->connection, "id");
+	if (call->endpoint == CLERK_UPDATE)
+		clerk_track(item->connection, batch->settings->server_name, NULL);
+	else
+	{
+		clerk_note_creation(batch->settings, item->connection, NULL);
+		if (item->params->patch != NULL)
+			batch->uncompleted = lappend(batch->uncompleted, item);
+	}
+}
+
+/*
+ * Say of an ERROR, such as a cancel, which connections exist by now.
+ */
+static void
+created_context(void *arg)
+{
+	Batch	   *batch = arg;
+	StringInfoData ids;
+	int			created = 0;
+
+	initStringInfo(&ids);
+	for (int i = 0; i < batch->count; i++)
+		if (batch->items[i].id != NULL)
+			appendStringInfo(&ids, "%s\"%s\" (%d)", created++ ? ", " : "", batch->items[i].id, i + 1);
+	if (created > 0)
+		errcontext("creation of enterprise connections; these (by ordinal) exist at Clerk: %s", ids.data);
+}
+
+static void
+run_batch(Batch *batch)
+{
+	ClerkDispatch dispatch = {
+		.next = batch_next,
+		.done = batch_done,
+		.arg = batch,
+		.concurrency = Max(Min(batch->count, batch->settings->max_concurrency), 1),
+	};
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = created_context,
+		.arg = batch,
+	};
+
+	error_context_stack = &callback;
+	clerk_dispatch(batch->settings, &dispatch);
+	error_context_stack = callback.previous;
+}
+
+/*
+ * create_enterprise_connections(params jsonb[], server name)
+ */
+Datum
+create_enterprise_connections(PG_FUNCTION_ARGS)
+{
+	Batch		batch = {0};
+	ReturnSetInfo *result;
+
+	clerk_prevent_write("create_enterprise_connections()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" cannot be null", "params")));
+	batch.settings = clerk_settings(clerk_server_argument(fcinfo, 1), CLERK_USE_WRITE);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), JSONBOID, -1, false, TYPALIGN_INT,
+					  &batch.params, &batch.nulls, &batch.count);
+	batch.items = palloc0(sizeof(BatchItem) * Max(batch.count, 1));
+	run_batch(&batch);
+
+	result = clerk_materialized_result(fcinfo);
+	for (int i = 0; i < batch.count; i++)
+	{
+		BatchItem	   *item = &batch.items[i];
+		Datum		values[] = {Int32GetDatum(i + 1), JsonbPGetDatum(item->connection), JsonbPGetDatum(item->error)};
+		bool		nulls[] = {false, item->connection == NULL, item->error == NULL};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,138 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *		The extension's own objects: where they are, and acting as their owner.
+ *
+ * The extension lives in whatever schema its installer chose, so nothing is
+ * found through search_path: everything starts at pg_extension.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+static ClerkCatalog catalog;
+static bool catalog_valid = false;
+
+/* Any relation's change may be ours; looking up again costs microseconds. */
+static void
+forget_catalog(Datum arg, Oid relation)
+{
+	catalog_valid = false;
+}
+
+/*
+ * The schema of the extension, or InvalidOid.
+ */
+static Oid
+extension_namespace(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	Oid			result = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum("pg_clerk"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		result = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+static Oid
+relation_owner(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Oid			result = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+static Oid
+function_oid(Oid namespace, const char *name, oidvector *argtypes)
+{
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum(name), PointerGetDatum(argtypes),
+						   ObjectIdGetDatum(namespace));
+}
+
+const ClerkCatalog *
+clerk_catalog(void)
+{
+	static bool registered = false;
+	const Oid	track_args[] = {JSONBOID, NAMEOID, TEXTOID};
+	ClerkCatalog found;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_catalog, (Datum) 0);
+		registered = true;
+	}
+	if (catalog_valid)
+		return &catalog;
+
+	/*
+	 * Valid before the look-ups: an invalidation that arrives during one of
+	 * them must not be lost.
+	 */
+	catalog_valid = true;
+	found.namespace = extension_namespace();
+	found.origins = get_relname_relid("enterprise_connection_origins", found.namespace);
+	found.origins_key = get_relname_relid("enterprise_connection_origins_pkey", found.namespace);
+	found.owner = relation_owner(get_relname_relid("enterprise_connections", found.namespace));
+	found.track = function_oid(found.namespace, "track_enterprise_connection",
+							   buildoidvector(track_args, lengthof(track_args)));
+	if (!OidIsValid(found.namespace) || !OidIsValid(found.origins) ||
+		!OidIsValid(found.origins_key) || !OidIsValid(found.owner) ||
+		!OidIsValid(found.track))
+	{
+		catalog_valid = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"pg_clerk\" is not installed in this database"),
+				 errhint("Use CREATE EXTENSION pg_clerk.")));
+	}
+	catalog = found;
+	return &catalog;
+}
+
+void
+clerk_become_owner(ClerkUser *saved)
+{
+	GetUserIdAndSecContext(&saved->id, &saved->sec_context);
+	SetUserIdAndSecContext(clerk_catalog()->owner,
+						   saved->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+}
+
+void
+clerk_restore_user(const ClerkUser *saved)
+{
+	SetUserIdAndSecContext(saved->id, saved->sec_context);
+}

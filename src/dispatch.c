@@ -1,0 +1,407 @@
+/*-------------------------------------------------------------------------
+ *
+ * dispatch.c
+ *		Calls in, results out: concurrency, pace, pauses and retries.
+ *
+ * A place frees as soon as its call is done, and is filled at once: no call
+ * waits for a slower one.  Each server has a pace, kept for the life of the
+ * process; an answer 429 stops all of its calls until it says to go on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "dispatch.h"
+#include "lib/ilist.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+/* The first pause before a retry, in ms; doubled each time, half of it random. */
+#define RETRY_PAUSE 200
+
+/* Where Clerk answers 429 without saying how long, in ms. */
+#define DEFAULT_RETRY_AFTER 1000
+
+/*
+ * How fast a server may be asked: a request is let through when due is not
+ * more than a second ahead, and moves due on by the interval.  So a second's
+ * worth of requests may come at once, and no more than the rate in the long
+ * run.
+ */
+typedef struct Pace
+{
+	Oid			server;			/* hash key */
+	int64		due;			/* us on clerk_http_now()'s clock */
+	int64		paused_until;	/* ms, after a 429 */
+} Pace;
+
+static HTAB *paces = NULL;
+
+/* A call on its way: waiting for its next attempt, or sent. */
+typedef struct Attempt
+{
+	dlist_node	node;
+	ClerkCall  *call;
+	ClerkHttpRequest *request;	/* NULL while waiting */
+	MemoryContext context;		/* of request and outcome */
+	int64		deadline;		/* ms; set when first sent */
+	int64		not_before;		/* ms; of a retry */
+	int			tries;
+} Attempt;
+
+typedef struct Run
+{
+	const ClerkSettings *settings;
+	const ClerkDispatch *dispatch;
+	ClerkHttpSet *set;
+	MemoryContext context;		/* of the run */
+	MemoryContext caller;		/* of next and done */
+	Pace	   *pace;
+	dlist_head	waiting;
+	dlist_head	sent;
+	int			busy;			/* attempts in both lists */
+	bool		exhausted;		/* next had nothing, and nothing was done since */
+} Run;
+
+static Pace *
+find_pace(Oid server)
+{
+	Pace	   *pace;
+	bool		found;
+
+	if (paces == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Pace)};
+
+		paces = hash_create("pg_clerk paces", 8, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	pace = hash_search(paces, &server, HASH_ENTER, &found);
+	if (!found)
+	{
+		pace->due = 0;
+		pace->paused_until = 0;
+	}
+	return pace;
+}
+
+/*
+ * When may the next request go?  At once if the result is not in the future.
+ */
+static int64
+pace_next(const Run *run)
+{
+	int64		next = run->pace->paused_until;
+
+	if (run->settings->rate_limit > 0)
+		next = Max(next, run->pace->due / 1000 - 1000);
+	return next;
+}
+
+static void
+pace_count(const Run *run)
+{
+	if (run->settings->rate_limit > 0)
+		run->pace->due = Max(run->pace->due, clerk_http_now() * 1000) +
+			1000000 / run->settings->rate_limit;
+}
+
+/*-------------------------------------------------------------------------
+ * Attempts
+ *-------------------------------------------------------------------------
+ */
+
+static Attempt *
+new_attempt(Run *run, ClerkCall *call)
+{
+	MemoryContext context = AllocSetContextCreate(run->context, "pg_clerk call",
+												  ALLOCSET_SMALL_SIZES);
+	Attempt    *attempt = MemoryContextAllocZero(context, sizeof(*attempt));
+
+	attempt->call = call;
+	attempt->context = context;
+	dlist_push_tail(&run->waiting, &attempt->node);
+	run->busy++;
+	return attempt;
+}
+
+static void
+send_attempt(Run *run, Attempt *attempt)
+{
+	int64		now = clerk_http_now();
+
+	MemoryContextSwitchTo(attempt->context);
+	if (attempt->tries++ == 0)
+		attempt->deadline = now + run->settings->timeout;
+	attempt->request = clerk_api_request(run->settings, attempt->call);
+	attempt->request->timeout = (int) Max(attempt->deadline - now, 1);
+	attempt->request->caller = attempt;
+	dlist_delete(&attempt->node);
+	dlist_push_tail(&run->sent, &attempt->node);
+	pace_count(run);
+	clerk_http_send(run->set, attempt->request);
+	MemoryContextSwitchTo(run->context);
+}
+
+/*
+ * The attempt to send next: a retry that is due, else a new call.
+ */
+static Attempt *
+next_attempt(Run *run)
+{
+	dlist_iter	iter;
+	int64		now = clerk_http_now();
+	ClerkCall  *call;
+
+	dlist_foreach(iter, &run->waiting)
+	{
+		Attempt    *attempt = dlist_container(Attempt, node, iter.cur);
+
+		if (attempt->not_before <= now)
+			return attempt;
+	}
+	if (run->exhausted || run->busy >= run->dispatch->concurrency)
+		return NULL;
+	MemoryContextSwitchTo(run->caller);
+	call = run->dispatch->next(run->dispatch->arg);
+	MemoryContextSwitchTo(run->context);
+	if (call == NULL)
+	{
+		run->exhausted = true;
+		return NULL;
+	}
+	return new_attempt(run, call);
+}
+
+/*
+ * Is the failure one that may be tried again at once, and is there the time?
+ */
+static bool
+retry(Run *run, Attempt *attempt)
+{
+	const ClerkReport *report = attempt->call->report;
+	bool		limited = report != NULL && report->status == 429;
+	int64		pause;
+
+	if (report == NULL || report->retry != CLERK_RETRY_AT_ONCE)
+		return false;
+
+	/* One call alone counts its 429s; among many, each may meet several. */
+	if (attempt->tries > run->settings->max_retries &&
+		(!limited || run->dispatch->concurrency == 1))
+		return false;
+
+	if (limited)
+		pause = report->retry_after >= 0 ? report->retry_after : DEFAULT_RETRY_AFTER;
+	else
+	{
+		pause = RETRY_PAUSE << Min(attempt->tries - 1, 6);
+		pause = pause / 2 + (int64) (clerk_random() * (double) pause / 2);
+		pause = Max(pause, report->retry_after);
+	}
+	attempt->not_before = clerk_http_now() + pause;
+	if (attempt->not_before >= attempt->deadline)
+		return false;
+
+	/* The other calls would be refused as well until then. */
+	if (limited)
+		run->pace->paused_until = Max(run->pace->paused_until, attempt->not_before);
+	return true;
+}
+
+/*
+ * A request is finished: read its answer, and retry or hand the call back.
+ */
+static void
+finish_attempt(Run *run, ClerkHttpRequest *request)
+{
+	Attempt    *attempt = request->caller;
+
+	MemoryContextSwitchTo(attempt->context);
+	clerk_api_read(run->settings, attempt->call, request);
+	clerk_http_release(request);
+	attempt->request = NULL;
+	dlist_delete(&attempt->node);
+
+	if (retry(run, attempt))
+	{
+		dlist_push_tail(&run->waiting, &attempt->node);
+		MemoryContextSwitchTo(run->context);
+		return;
+	}
+	run->busy--;
+	run->exhausted = false;
+	MemoryContextSwitchTo(run->caller);
+	run->dispatch->done(attempt->call, run->dispatch->arg);
+	MemoryContextSwitchTo(run->context);
+	MemoryContextDelete(attempt->context);
+}
+
+/*
+ * When does the first of the waiting attempts, or a new call, want to go?
+ * -1 if nothing waits.
+ */
+static int64
+next_wake(const Run *run)
+{
+	bool		more = !run->exhausted && run->busy < run->dispatch->concurrency;
+	int64		first = more ? 0 : -1;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, (dlist_head *) &run->waiting)
+	{
+		int64		due = dlist_container(Attempt, node, iter.cur)->not_before;
+
+		if (first < 0 || due < first)
+			first = due;
+	}
+	return first < 0 ? -1 : Max(first, pace_next(run));
+}
+
+/*
+ * Say of an ERROR, such as a cancel, which creations it left behind.
+ */
+static void
+creations_context(void *arg)
+{
+	Run		   *run = arg;
+	int			creations = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &run->sent)
+	{
+		Attempt    *attempt = dlist_container(Attempt, node, iter.cur);
+
+		if (attempt->request != NULL && attempt->request->started &&
+			clerk_api_creates(attempt->call->endpoint))
+			creations++;
+	}
+	if (creations == 1)
+		errcontext("creation of an enterprise connection, which had been sent: the connection may exist at Clerk");
+	else if (creations > 1)
+		errcontext("creation of %d enterprise connections, which had been sent: they may exist at Clerk", creations);
+}
+
+static void
+run_calls(Run *run)
+{
+	for (;;)
+	{
+		ClerkHttpRequest *request;
+		Attempt    *attempt;
+		int64		wake;
+
+		while (clerk_http_now() >= pace_next(run) && (attempt = next_attempt(run)) != NULL)
+			send_attempt(run, attempt);
+
+		wake = next_wake(run);
+		if (clerk_http_pending(run->set) > 0)
+		{
+			if ((request = clerk_http_next(run->set, wake)) != NULL)
+				finish_attempt(run, request);
+		}
+		else if (wake >= 0)
+			clerk_http_pause(wake);
+		else
+			break;
+	}
+}
+
+void
+clerk_dispatch(const ClerkSettings *settings, const ClerkDispatch *dispatch)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk dispatch",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Run			run = {
+		.settings = settings,
+		.dispatch = dispatch,
+		.context = context,
+		.caller = old,
+		.pace = find_pace(settings->server),
+	};
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = creations_context,
+		.arg = &run,
+	};
+
+	dlist_init(&run.waiting);
+	dlist_init(&run.sent);
+	run.set = clerk_http_begin(dispatch->concurrency);
+	error_context_stack = &callback;
+	run_calls(&run);
+	error_context_stack = callback.previous;
+	clerk_http_end(run.set);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*-------------------------------------------------------------------------
+ * One call
+ *-------------------------------------------------------------------------
+ */
+
+typedef struct One
+{
+	ClerkCall  *call;
+	bool		taken;
+} One;
+
+static ClerkCall *
+one_next(void *arg)
+{
+	One		   *one = arg;
+
+	if (one->taken)
+		return NULL;
+	one->taken = true;
+	return one->call;
+}
+
+static char *
+copy_string(const char *string)
+{
+	return string ? pstrdup(string) : NULL;
+}
+
+Jsonb *
+clerk_jsonb_copy(const Jsonb *jsonb)
+{
+	return jsonb ? memcpy(palloc(VARSIZE(jsonb)), jsonb, VARSIZE(jsonb)) : NULL;
+}
+
+static void
+one_done(ClerkCall *call, void *arg)
+{
+	call->result = clerk_jsonb_copy(call->result);
+	if (call->report != NULL)
+	{
+		ClerkReport *copy = palloc(sizeof(*copy));
+
+		*copy = *call->report;
+		copy->message = copy_string(copy->message);
+		copy->detail = copy_string(copy->detail);
+		copy->hint = copy_string(copy->hint);
+		copy->code = copy_string(copy->code);
+		copy->param_name = copy_string(copy->param_name);
+		copy->trace_id = copy_string(copy->trace_id);
+		copy->connection_id = copy_string(copy->connection_id);
+		copy->errors = clerk_jsonb_copy(copy->errors);
+		call->report = copy;
+	}
+}
+
+void
+clerk_dispatch_one(const ClerkSettings *settings, ClerkCall *call)
+{
+	One			one = {.call = call};
+	ClerkDispatch dispatch = {
+		.next = one_next,
+		.done = one_done,
+		.arg = &one,
+		.concurrency = 1,
+	};
+
+	clerk_dispatch(settings, &dispatch);
+}

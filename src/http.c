@@ -1,0 +1,830 @@
+/*-------------------------------------------------------------------------
+ *
+ * http.c
+ *		HTTP requests, many at a time, by libcurl's multi interface.
+ *
+ * One multi handle for the process, the pool, keeps the connections.  libcurl
+ * tells it which sockets to watch and when its next timer is due; the wait
+ * itself is a WaitEventSet, together with the latch and the postmaster's
+ * death.
+ *
+ * Nothing throws inside a callback of libcurl: callbacks note what happened
+ * in the transfer and return.  What libcurl holds is released by a memory
+ * context callback, so that an ERROR anywhere leaves nothing behind.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <curl/curl.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "compat.h"
+#include "http.h"
+#include "lib/ilist.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+/* Header lines beyond this in all are an attack, not an answer. */
+#define MAX_HEADER_BYTES (256 * 1024)
+
+/* A server that asks for more patience than a day does not mean it. */
+#define MAX_RETRY_AFTER (24 * 60 * 60)
+
+/* A header value longer than this is not worth showing. */
+#define MAX_HEADER_VALUE 256
+
+/*
+ * Connections that stay open while no set needs more.  A session talks to one
+ * server, now and then to a second.
+ */
+#define IDLE_CONNECTIONS 4
+
+/* Easy handles kept for the next request. */
+#define SPARE_HANDLES 4
+
+/* Streams on one HTTP/2 connection; libcurl's default of 100 opens more connections. */
+#define MAX_STREAMS 500
+
+typedef struct ClerkHttpTransfer
+{
+	dlist_node	node;			/* in one of its set's lists */
+	ClerkHttpSet *set;
+	ClerkHttpRequest *request;
+	CURL	   *easy;			/* NULL once released */
+	struct curl_slist *headers;
+	bool		in_multi;
+	bool		too_large;
+	size_t		header_bytes;
+	CURLcode	result;
+	char	   *answer;			/* malloc'd: callbacks cannot palloc */
+	size_t		answer_len;
+	size_t		answer_size;
+	char		error[CURL_ERROR_SIZE];
+} ClerkHttpTransfer;
+
+struct ClerkHttpSet
+{
+	dlist_head	running;
+	dlist_head	finished;		/* not yet returned by clerk_http_next */
+	dlist_head	returned;		/* not yet released */
+	int			pending;
+	int			concurrency;
+	MemoryContextCallback cleanup;
+	bool		ended;
+};
+
+typedef struct WatchedSocket
+{
+	curl_socket_t fd;
+	int			what;			/* CURL_POLL_IN, _OUT, _INOUT */
+} WatchedSocket;
+
+/*
+ * The process's one multi handle and what it wants to be woken for.
+ */
+typedef struct Pool
+{
+	CURLM	   *multi;
+	WatchedSocket *sockets;		/* malloc'd */
+	int			nsockets;
+	int			sockets_size;
+	int64		timer;			/* when libcurl wants to run; -1: not */
+	WaitEventSet *waits;
+	WatchedSocket *waited;		/* the sockets in waits; malloc'd */
+	int			nwaited;
+	bool		closed;			/* a socket was closed since waits was made */
+	CURL	   *spare[SPARE_HANDLES];
+	int			nspare;
+	int			max_concurrency;	/* largest of the sets since multi was made */
+	int			nsets;
+} Pool;
+
+static Pool pool = {.timer = -1};
+
+int64
+clerk_http_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * libcurl's resolver runs in a thread, which inherits the signal mask.  A
+ * thread of a backend must never take a signal, so all are blocked whenever
+ * libcurl may start one.
+ */
+static void
+block_signals(sigset_t *saved)
+{
+	sigset_t	all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, saved);
+}
+
+static void
+restore_signals(const sigset_t *saved)
+{
+	sigprocmask(SIG_SETMASK, saved, NULL);
+}
+
+static void
+out_of_memory(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of memory"),
+			 errdetail("Failed while preparing an HTTP request.")));
+}
+
+/*-------------------------------------------------------------------------
+ * Callbacks of libcurl: no ereport, no palloc, no interrupts
+ *-------------------------------------------------------------------------
+ */
+
+static int
+socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+	int			i;
+
+	for (i = 0; i < pool.nsockets && pool.sockets[i].fd != fd; i++)
+		;
+	if (what == CURL_POLL_REMOVE)
+	{
+		if (i < pool.nsockets)
+			pool.sockets[i] = pool.sockets[--pool.nsockets];
+		return 0;
+	}
+	if (i == pool.sockets_size)
+	{
+		int			size = pool.sockets_size ? pool.sockets_size * 2 : 16;
+		WatchedSocket *larger = realloc(pool.sockets, size * sizeof(*larger));
+
+		if (larger == NULL)
+			return -1;
+		pool.sockets = larger;
+		pool.sockets_size = size;
+	}
+	if (i == pool.nsockets)
+		pool.nsockets++;
+	pool.sockets[i] = (WatchedSocket) {.fd = fd, .what = what};
+	return 0;
+}
+
+static int
+timer_callback(CURLM *multi, long timeout_ms, void *arg)
+{
+	pool.timer = timeout_ms < 0 ? -1 : clerk_http_now() + timeout_ms;
+	return 0;
+}
+
+/*
+ * Connections count against the files that this process may open; beyond what
+ * PostgreSQL leaves to others the connection fails, cleanly.
+ */
+static curl_socket_t
+open_callback(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	curl_socket_t fd;
+
+	if (!AcquireExternalFD())
+		return CURL_SOCKET_BAD;
+	fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	if (fd == CURL_SOCKET_BAD)
+		ReleaseExternalFD();
+	return fd;
+}
+
+static int
+close_callback(void *arg, curl_socket_t fd)
+{
+	ReleaseExternalFD();
+	pool.closed = true;
+	return close(fd);
+}
+
+/*
+ * Called when a connection is there and sending begins.  If libcurl comes
+ * here twice, it is about to repeat the request on a new connection because
+ * an old one broke without an answer; of the first attempt, Clerk may have
+ * taken all that was sent.
+ */
+static int
+prereq_callback(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
+{
+	ClerkHttpTransfer *transfer = arg;
+	ClerkHttpRequest *request = transfer->request;
+	long		sent = 0;
+
+	if (request->started && !request->repeatable &&
+		(curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent) != CURLE_OK || sent > 0))
+		return CURL_PREREQFUNC_ABORT;
+	request->started = true;
+	return CURL_PREREQFUNC_OK;
+}
+
+static size_t
+write_callback(char *data, size_t size, size_t count, void *arg)
+{
+	ClerkHttpTransfer *transfer = arg;
+	size_t		room = transfer->request->max_answer - transfer->answer_len;
+	size_t		len = Min(size * count, room);
+	size_t		needed = transfer->answer_len + len + 1;
+
+	if (needed > transfer->answer_size)
+	{
+		size_t		larger = Max(needed, Max(transfer->answer_size * 2, 4096));
+		char	   *moved = realloc(transfer->answer, larger);
+
+		if (moved == NULL)
+			return CURL_WRITEFUNC_ERROR;
+		transfer->answer = moved;
+		transfer->answer_size = larger;
+	}
+	memcpy(transfer->answer + transfer->answer_len, data, len);
+	transfer->answer_len += len;
+	transfer->answer[transfer->answer_len] = '\0';
+	if (len < size * count)
+	{
+		transfer->too_large = true;
+		return CURL_WRITEFUNC_ERROR;
+	}
+	return len;
+}
+
+static size_t
+header_callback(char *data, size_t size, size_t count, void *arg)
+{
+	ClerkHttpTransfer *transfer = arg;
+
+	transfer->header_bytes += size * count;
+	if (transfer->header_bytes > MAX_HEADER_BYTES)
+	{
+		transfer->too_large = true;
+		return CURL_WRITEFUNC_ERROR;
+	}
+	return size * count;
+}
+
+/*-------------------------------------------------------------------------
+ * The pool
+ *-------------------------------------------------------------------------
+ */
+
+static void
+pool_init(void)
+{
+	static bool global_done = false;
+
+	if (pool.multi != NULL)
+		return;
+
+	/* Never in the postmaster: what it initialised, children would share. */
+	if (!global_done && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not initialize libcurl")));
+	global_done = true;
+
+	pool.multi = curl_multi_init();
+	if (pool.multi == NULL)
+		out_of_memory();
+	curl_multi_setopt(pool.multi, CURLMOPT_SOCKETFUNCTION, socket_callback);
+	curl_multi_setopt(pool.multi, CURLMOPT_TIMERFUNCTION, timer_callback);
+	curl_multi_setopt(pool.multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
+	curl_multi_setopt(pool.multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long) MAX_STREAMS);
+	pool.max_concurrency = 0;
+}
+
+/*
+ * Close all connections, so that a session that once sent many requests at a
+ * time does not keep that many sockets.
+ */
+static void
+pool_close(void)
+{
+	sigset_t	saved;
+
+	block_signals(&saved);
+	curl_multi_cleanup(pool.multi);
+	restore_signals(&saved);
+	pool.multi = NULL;
+	pool.timer = -1;
+	pool.nsockets = 0;
+}
+
+static CURL *
+take_handle(void)
+{
+	if (pool.nspare > 0)
+		return pool.spare[--pool.nspare];
+	return curl_easy_init();
+}
+
+static void
+give_handle_back(CURL *easy)
+{
+	if (pool.nspare < SPARE_HANDLES)
+	{
+		curl_easy_reset(easy);
+		pool.spare[pool.nspare++] = easy;
+	}
+	else
+		curl_easy_cleanup(easy);
+}
+
+/*
+ * Let libcurl act on a socket, or on its timers.
+ */
+static void
+pool_act(curl_socket_t fd, int what)
+{
+	int			running;
+	CURLMcode	code;
+	sigset_t	saved;
+
+	block_signals(&saved);
+	code = curl_multi_socket_action(pool.multi, fd, what, &running);
+	restore_signals(&saved);
+	if (code != CURLM_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not send requests: %s", curl_multi_strerror(code))));
+}
+
+/*
+ * Does waits hold just the sockets to watch?  Between two requests libcurl
+ * forgets a kept connection's socket and remembers it; nothing has changed
+ * then.  A closed one has left the kernel's set, even if its number is back.
+ */
+static bool
+waits_are_right(void)
+{
+	return pool.waits != NULL && !pool.closed && pool.nwaited == pool.nsockets &&
+		(pool.nsockets == 0 ||
+		 memcmp(pool.waited, pool.sockets, pool.nsockets * sizeof(WatchedSocket)) == 0);
+}
+
+/*
+ * A WaitEventSet cannot forget a socket, so it is made anew when they change.
+ */
+static void
+pool_make_waits(void)
+{
+	WatchedSocket *waited = realloc(pool.waited, (pool.nsockets + 1) * sizeof(*waited));
+
+	if (waited == NULL)
+		out_of_memory();
+	pool.waited = waited;
+	if (pool.waits != NULL)
+		FreeWaitEventSet(pool.waits);
+	pool.waits = NULL;
+	pool.waits = clerk_create_wait_event_set(pool.nsockets + 2);
+	AddWaitEventToSet(pool.waits, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(pool.waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < pool.nsockets; i++)
+	{
+		int			what = pool.sockets[i].what;
+
+		AddWaitEventToSet(pool.waits,
+						  ((what & CURL_POLL_IN) ? WL_SOCKET_READABLE : 0) |
+						  ((what & CURL_POLL_OUT) ? WL_SOCKET_WRITEABLE : 0),
+						  pool.sockets[i].fd, NULL, NULL);
+		pool.waited[i] = pool.sockets[i];
+	}
+	pool.nwaited = pool.nsockets;
+	pool.closed = false;
+}
+
+/*
+ * Wait for something to happen, at the latest at until, and let libcurl act
+ * on it.
+ */
+static void
+pool_wait(int64 until)
+{
+	WaitEvent	events[32];
+	int64		now = clerk_http_now();
+	int64		wake = pool.timer >= 0 && (until < 0 || pool.timer < until) ? pool.timer : until;
+	int			nevents;
+
+	/* A new request starts here: there is nothing to wait for yet. */
+	if (pool.timer >= 0 && pool.timer <= now)
+	{
+		pool_act(CURL_SOCKET_TIMEOUT, 0);
+		return;
+	}
+	if (!waits_are_right())
+		pool_make_waits();
+	nevents = WaitEventSetWait(pool.waits,
+							   wake < 0 ? -1L : (long) Min(Max(wake - now, 0), INT_MAX),
+							   events, lengthof(events), clerk_wait_event());
+
+	for (int i = 0; i < nevents; i++)
+	{
+		if (events[i].events & WL_LATCH_SET)
+		{
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+		else
+			pool_act(events[i].fd,
+					 ((events[i].events & WL_SOCKET_READABLE) ? CURL_CSELECT_IN : 0) |
+					 ((events[i].events & WL_SOCKET_WRITEABLE) ? CURL_CSELECT_OUT : 0));
+	}
+	if (pool.timer >= 0 && pool.timer <= clerk_http_now())
+		pool_act(CURL_SOCKET_TIMEOUT, 0);
+}
+
+/*
+ * Move the transfers that libcurl has finished to their sets' finished lists.
+ */
+static void
+pool_collect(void)
+{
+	CURLMsg    *message;
+	int			left;
+
+	while ((message = curl_multi_info_read(pool.multi, &left)) != NULL)
+	{
+		ClerkHttpTransfer *transfer;
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &transfer);
+		transfer->result = message->data.result;
+		curl_multi_remove_handle(pool.multi, transfer->easy);
+		transfer->in_multi = false;
+		dlist_delete(&transfer->node);
+		dlist_push_tail(&transfer->set->finished, &transfer->node);
+	}
+}
+
+/*-------------------------------------------------------------------------
+ * Transfers
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Release what libcurl holds of a transfer.  Called from a memory context
+ * callback too, so it throws nothing.
+ */
+static void
+transfer_release(ClerkHttpTransfer *transfer)
+{
+	sigset_t	saved;
+
+	if (transfer->easy == NULL)
+		return;
+	block_signals(&saved);
+	if (transfer->in_multi)
+		curl_multi_remove_handle(pool.multi, transfer->easy);
+	transfer->in_multi = false;
+	give_handle_back(transfer->easy);
+	transfer->easy = NULL;
+	restore_signals(&saved);
+	curl_slist_free_all(transfer->headers);
+	transfer->headers = NULL;
+	free(transfer->answer);
+	transfer->answer = NULL;
+	dlist_delete(&transfer->node);
+}
+
+#define SET_OPTION(option, value) \
+	do { \
+		CURLcode	code_ = curl_easy_setopt(easy, option, value); \
+		if (code_ == CURLE_OUT_OF_MEMORY) \
+			out_of_memory(); \
+		if (code_ != CURLE_OK) \
+			elog(ERROR, "could not set %s: %s", #option, curl_easy_strerror(code_)); \
+	} while (0)
+
+static void
+set_headers(ClerkHttpTransfer *transfer)
+{
+	ListCell   *lc;
+	CURL	   *easy = transfer->easy;
+	struct curl_slist *longer;
+
+	/* Without the second, a large body would wait for a 100 Continue. */
+	foreach(lc, transfer->request->headers)
+	{
+		if ((longer = curl_slist_append(transfer->headers, lfirst(lc))) == NULL)
+			out_of_memory();
+		transfer->headers = longer;
+	}
+	if ((longer = curl_slist_append(transfer->headers, "Expect:")) == NULL)
+		out_of_memory();
+	transfer->headers = longer;
+	SET_OPTION(CURLOPT_HTTPHEADER, transfer->headers);
+}
+
+static void
+set_method(ClerkHttpTransfer *transfer)
+{
+	ClerkHttpRequest *request = transfer->request;
+	CURL	   *easy = transfer->easy;
+
+	if (request->body != NULL)
+	{
+		SET_OPTION(CURLOPT_POSTFIELDS, request->body);
+		SET_OPTION(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_len);
+	}
+	SET_OPTION(CURLOPT_CUSTOMREQUEST, request->method);
+	SET_OPTION(CURLOPT_URL, request->url);
+	SET_OPTION(CURLOPT_PATH_AS_IS, 1L);
+	SET_OPTION(CURLOPT_PROTOCOLS_STR, strncmp(request->url, "https:", 6) == 0 ? "https" : "http");
+	SET_OPTION(CURLOPT_FOLLOWLOCATION, 0L);
+	SET_OPTION(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
+	SET_OPTION(CURLOPT_PIPEWAIT, strncmp(request->url, "https:", 6) == 0 ? 1L : 0L);
+	SET_OPTION(CURLOPT_TIMEOUT_MS, (long) request->timeout);
+	SET_OPTION(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout);
+
+	/* An empty string: not even what the environment says. */
+	SET_OPTION(CURLOPT_PROXY, request->proxy ? request->proxy : "");
+	SET_OPTION(CURLOPT_NOPROXY, "");
+
+	SET_OPTION(CURLOPT_SSL_VERIFYPEER, 1L);
+	SET_OPTION(CURLOPT_SSL_VERIFYHOST, 2L);
+	SET_OPTION(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	if (request->ca_file != NULL)
+	{
+		SET_OPTION(CURLOPT_CAINFO, request->ca_file);
+		SET_OPTION(CURLOPT_CAPATH, NULL);
+	}
+}
+
+static void
+set_callbacks(ClerkHttpTransfer *transfer)
+{
+	CURL	   *easy = transfer->easy;
+
+	SET_OPTION(CURLOPT_PRIVATE, (void *) transfer);
+	SET_OPTION(CURLOPT_ERRORBUFFER, transfer->error);
+	SET_OPTION(CURLOPT_WRITEFUNCTION, write_callback);
+	SET_OPTION(CURLOPT_WRITEDATA, (void *) transfer);
+	SET_OPTION(CURLOPT_HEADERFUNCTION, header_callback);
+	SET_OPTION(CURLOPT_HEADERDATA, (void *) transfer);
+	SET_OPTION(CURLOPT_PREREQFUNCTION, prereq_callback);
+	SET_OPTION(CURLOPT_PREREQDATA, (void *) transfer);
+	SET_OPTION(CURLOPT_OPENSOCKETFUNCTION, open_callback);
+	SET_OPTION(CURLOPT_CLOSESOCKETFUNCTION, close_callback);
+
+	/* SIGALRM is PostgreSQL's. */
+	SET_OPTION(CURLOPT_NOSIGNAL, 1L);
+
+	/* Else an abandoned request would wait for its name look-up to end. */
+	SET_OPTION(CURLOPT_QUICK_EXIT, 1L);
+}
+
+static ClerkHttpFault
+fault_kind(CURLcode result)
+{
+	switch (result)
+	{
+		case CURLE_COULDNT_RESOLVE_HOST:
+		case CURLE_COULDNT_RESOLVE_PROXY:
+			return CLERK_HTTP_FAULT_RESOLVE;
+		case CURLE_OPERATION_TIMEDOUT:
+			return CLERK_HTTP_FAULT_TIMEOUT;
+		case CURLE_SSL_CONNECT_ERROR:
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_CERTPROBLEM:
+		case CURLE_SSL_CIPHER:
+		case CURLE_SSL_CACERT_BADFILE:
+		case CURLE_SSL_ISSUER_ERROR:
+			return CLERK_HTTP_FAULT_TLS;
+		default:
+			return CLERK_HTTP_FAULT_OTHER;
+	}
+}
+
+/*
+ * The answer's Retry-After in ms, -1 if there is none that can be read.
+ * libcurl reads both forms, but gives 0 for what it cannot read.
+ */
+static int64
+retry_after(ClerkHttpTransfer *transfer)
+{
+	struct curl_header *header;
+	curl_off_t	seconds = 0;
+
+	if (curl_easy_header(transfer->easy, "Retry-After", 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		return -1;
+	if (*header->value != '\0' && strspn(header->value, "0123456789") == strlen(header->value))
+		seconds = strlen(header->value) > 9 ? MAX_RETRY_AFTER : atol(header->value);
+	else if (curl_getdate(header->value, NULL) != -1)
+		curl_easy_getinfo(transfer->easy, CURLINFO_RETRY_AFTER, &seconds);
+	else
+		return -1;
+	return Max(Min(seconds, MAX_RETRY_AFTER), 0) * (int64) 1000;
+}
+
+/*
+ * Fill in the answering half of the request.
+ */
+static void
+transfer_report(ClerkHttpTransfer *transfer)
+{
+	ClerkHttpRequest *request = transfer->request;
+	long		status = 0;
+
+	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
+	request->status = (int) status;
+	request->answer = transfer->answer;
+	request->answer_len = transfer->answer_len;
+	request->retry_after = retry_after(transfer);
+	request->fault = NULL;
+	request->fault_kind = fault_kind(transfer->result);
+
+	if (transfer->result == CURLE_OK)
+		request->outcome = CLERK_HTTP_ANSWERED;
+	else if (transfer->too_large)
+		request->outcome = CLERK_HTTP_TOO_LARGE;
+	else
+		request->outcome = request->started ? CLERK_HTTP_BROKEN : CLERK_HTTP_NOT_SENT;
+
+	if (transfer->result != CURLE_OK)
+	{
+		const char *text = transfer->error[0] ? transfer->error :
+			curl_easy_strerror(transfer->result);
+
+		/* libcurl may quote bytes from the network, in whatever encoding. */
+		request->fault = pstrdup(text);
+		for (char *p = request->fault; *p; p++)
+			if (*p < ' ' || *p > '~')
+				*p = '?';
+	}
+}
+
+/*-------------------------------------------------------------------------
+ * Sets
+ *-------------------------------------------------------------------------
+ */
+
+static void
+set_cleanup(void *arg)
+{
+	ClerkHttpSet *set = arg;
+	dlist_mutable_iter iter;
+
+	if (set->ended)
+		return;
+	set->ended = true;
+	dlist_foreach_modify(iter, &set->running)
+		transfer_release(dlist_container(ClerkHttpTransfer, node, iter.cur));
+	dlist_foreach_modify(iter, &set->finished)
+		transfer_release(dlist_container(ClerkHttpTransfer, node, iter.cur));
+	dlist_foreach_modify(iter, &set->returned)
+		transfer_release(dlist_container(ClerkHttpTransfer, node, iter.cur));
+	if (--pool.nsets == 0 && pool.max_concurrency > IDLE_CONNECTIONS)
+		pool_close();
+}
+
+ClerkHttpSet *
+clerk_http_begin(int concurrency)
+{
+	ClerkHttpSet *set = palloc0(sizeof(*set));
+
+	pool_init();
+	dlist_init(&set->running);
+	dlist_init(&set->finished);
+	dlist_init(&set->returned);
+	set->concurrency = concurrency;
+	set->cleanup.func = set_cleanup;
+	set->cleanup.arg = set;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, &set->cleanup);
+	pool.nsets++;
+
+	/*
+	 * libcurl counts busy connections too: with a smaller number it would
+	 * close each one as its request ends.
+	 */
+	if (concurrency > pool.max_concurrency || pool.nsets == 1)
+	{
+		pool.max_concurrency = Max(concurrency, pool.max_concurrency);
+		curl_multi_setopt(pool.multi, CURLMOPT_MAXCONNECTS,
+						  (long) Max(pool.max_concurrency, IDLE_CONNECTIONS));
+	}
+	return set;
+}
+
+void
+clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request)
+{
+	ClerkHttpTransfer *transfer = palloc0(sizeof(*transfer));
+	CURLMcode	code;
+	sigset_t	saved;
+
+	Assert(set->pending < set->concurrency);
+	transfer->set = set;
+	transfer->request = request;
+	transfer->easy = take_handle();
+	if (transfer->easy == NULL)
+		out_of_memory();
+
+	/* From here on the set's callback releases it. */
+	dlist_push_tail(&set->running, &transfer->node);
+	set->pending++;
+	request->transfer = transfer;
+	request->started = false;
+
+	set_callbacks(transfer);
+	set_method(transfer);
+	set_headers(transfer);
+
+	block_signals(&saved);
+	code = curl_multi_add_handle(pool.multi, transfer->easy);
+	restore_signals(&saved);
+	if (code != CURLM_OK)
+		out_of_memory();
+	transfer->in_multi = true;
+}
+
+ClerkHttpRequest *
+clerk_http_next(ClerkHttpSet *set, int64 until)
+{
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!dlist_is_empty(&set->finished))
+		{
+			ClerkHttpTransfer *transfer = dlist_head_element(ClerkHttpTransfer, node, &set->finished);
+
+			dlist_delete(&transfer->node);
+			dlist_push_tail(&set->returned, &transfer->node);
+			set->pending--;
+			transfer_report(transfer);
+			return transfer->request;
+		}
+		if (dlist_is_empty(&set->running) ||
+			(until >= 0 && clerk_http_now() >= until))
+			return NULL;
+		pool_wait(until);
+		pool_collect();
+	}
+}
+
+int
+clerk_http_pending(const ClerkHttpSet *set)
+{
+	return set->pending;
+}
+
+char *
+clerk_http_header(const ClerkHttpRequest *request, const char *name)
+{
+	struct curl_header *header;
+	char	   *value;
+
+	if (request->transfer == NULL || request->transfer->easy == NULL ||
+		curl_easy_header(request->transfer->easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+		return NULL;
+	if (curl_easy_header(request->transfer->easy, name, header->amount - 1,
+						 CURLH_HEADER, -1, &header) != CURLHE_OK)
+		return NULL;
+	value = pnstrdup(header->value, MAX_HEADER_VALUE);
+	for (char *p = value; *p; p++)
+		if (*p < ' ' || *p > '~')
+			return NULL;
+	return value;
+}
+
+void
+clerk_http_release(ClerkHttpRequest *request)
+{
+	if (request->transfer != NULL)
+		transfer_release(request->transfer);
+	request->transfer = NULL;
+	request->answer = NULL;
+	request->answer_len = 0;
+}
+
+void
+clerk_http_end(ClerkHttpSet *set)
+{
+	set_cleanup(set);
+}
+
+void
+clerk_http_pause(int64 until)
+{
+	int64		now;
+
+	while ((now = clerk_http_now()) < until)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(until - now, INT_MAX), clerk_wait_event());
+		ResetLatch(MyLatch);
+	}
+}

@@ -1,0 +1,103 @@
+/*-------------------------------------------------------------------------
+ *
+ * http.h
+ *		HTTP requests, many at a time: a set of requests in, answers out.
+ *
+ * The connections are kept open between sets, for the life of the process.
+ * Every wait ends at once on query cancel, shutdown and postmaster death.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_HTTP_H
+#define CLERK_HTTP_H
+
+#include "nodes/pg_list.h"
+
+typedef enum ClerkHttpOutcome
+{
+	CLERK_HTTP_ANSWERED,		/* a whole answer came */
+	CLERK_HTTP_NOT_SENT,		/* no connection: nothing of the request was sent */
+	CLERK_HTTP_BROKEN,			/* it may have been received, no whole answer came */
+	CLERK_HTTP_TOO_LARGE		/* the answer is larger than max_answer, or its headers absurd */
+} ClerkHttpOutcome;
+
+typedef enum ClerkHttpFault
+{
+	CLERK_HTTP_FAULT_OTHER,
+	CLERK_HTTP_FAULT_RESOLVE,	/* the host's (or the proxy's) name */
+	CLERK_HTTP_FAULT_TLS,
+	CLERK_HTTP_FAULT_TIMEOUT
+} ClerkHttpFault;
+
+/*
+ * Request and answer.  All that is pointed to must live until the request is
+ * finished or its set ended; no string is copied.
+ */
+typedef struct ClerkHttpRequest
+{
+	/* what to send */
+	const char *method;
+	const char *url;			/* absolute, encoded, https or (loopback) http */
+	List	   *headers;		/* of char *, "Name: value", one line each */
+	const char *body;			/* NULL: none */
+	size_t		body_len;
+	bool		repeatable;		/* may be received twice without harm */
+	int			timeout;		/* ms, for all of it */
+	int			connect_timeout;	/* ms */
+	size_t		max_answer;		/* bytes */
+	const char *ca_file;		/* NULL: the system's */
+	const char *proxy;			/* NULL: none */
+
+	/* what became of it; valid once clerk_http_next has returned it */
+	ClerkHttpOutcome outcome;
+	bool		started;		/* sending had begun (valid at any time) */
+	int			status;			/* of the answer, 0 if there was no status line */
+	char	   *answer;			/* the body so far, ends in an added NUL; may be NULL */
+	size_t		answer_len;
+	int64		retry_after;	/* ms, from the answer's Retry-After; -1: none */
+	char	   *fault;			/* libcurl's words if not answered, ASCII */
+	ClerkHttpFault fault_kind;
+
+	void	   *caller;			/* for the caller's use */
+	struct ClerkHttpTransfer *transfer; /* private */
+} ClerkHttpRequest;
+
+typedef struct ClerkHttpSet ClerkHttpSet;
+
+/*
+ * Begin a set of at most so many requests at a time.  It lives in the current
+ * memory context; when that is reset, by an ERROR too, what is still under
+ * way is abandoned and everything released.
+ */
+extern ClerkHttpSet *clerk_http_begin(int concurrency);
+
+/* Start a request.  Returns without waiting. */
+extern void clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request);
+
+/*
+ * Wait until a request of the set is finished and return it; NULL if none is
+ * under way, or when clerk_http_now() has reached until (-1: no limit).
+ */
+extern ClerkHttpRequest *clerk_http_next(ClerkHttpSet *set, int64 until);
+
+/* The number of requests that are under way or not yet returned. */
+extern int	clerk_http_pending(const ClerkHttpSet *set);
+
+/*
+ * A header of a finished request's answer, palloc'd, printable ASCII only;
+ * NULL if there is none.  (The last one if there are several.)
+ */
+extern char *clerk_http_header(const ClerkHttpRequest *request, const char *name);
+
+/* Release what belongs to a finished request, its answer too. */
+extern void clerk_http_release(ClerkHttpRequest *request);
+
+extern void clerk_http_end(ClerkHttpSet *set);
+
+/* Milliseconds on a clock that is never set. */
+extern int64 clerk_http_now(void);
+
+/* Wait until then, interruptibly. */
+extern void clerk_http_pause(int64 until);
+
+#endif							/* CLERK_HTTP_H */

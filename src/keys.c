@@ -1,0 +1,291 @@
+/*-------------------------------------------------------------------------
+ *
+ * keys.c
+ *		Connections under a key, the caller's own identity for them.
+ *
+ * A key is locked before anything is sent, so of two sessions with the same
+ * one, the second finds what the first has created.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "connections.h"
+#include "dispatch.h"
+#include "json.h"
+#include "mb/pg_wchar.h"
+#include "pages.h"
+#include "tracking.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+PG_FUNCTION_INFO_V1(upsert_enterprise_connection);
+PG_FUNCTION_INFO_V1(adopt_enterprise_connection);
+
+/* Clerk's ways to say that what should be created is there. */
+static const char *const duplicate_codes[] = {
+	"organization_domain_exists_for_enterprise_connection",
+	"organization_already_has_sso_connection",
+	"form_identifier_exists",
+};
+
+typedef struct Upsert
+{
+	ClerkSettings *settings;
+	const char *key;
+	Jsonb	   *params;
+} Upsert;
+
+/*-------------------------------------------------------------------------
+ * Looking for what a lost create may have left
+ *-------------------------------------------------------------------------
+ */
+
+static bool
+is_duplicate(const ClerkReport *report)
+{
+	if (report->code != NULL)
+		for (size_t i = 0; i < lengthof(duplicate_codes); i++)
+			if (strcmp(report->code, duplicate_codes[i]) == 0)
+				return true;
+	return false;
+}
+
+/*
+ * Is a string member the same in a request body and in a connection?  Absent
+ * and null are the same.
+ */
+static bool
+same_string(ClerkJson *body, ClerkJson *connection, const char *name)
+{
+	const char *wanted = clerk_json_get_string(body, name);
+	const char *found = clerk_json_get_string(connection, name);
+
+	if (wanted == NULL || found == NULL)
+		return wanted == found;
+	return strcmp(wanted, found) == 0;
+}
+
+/*
+ * How many of the domains of a body has a connection?  Clerk lower-cases them.
+ */
+static int
+shared_domains(ClerkJson *body, ClerkJson *connection, int *wanted_count, int *found_count)
+{
+	ClerkJson  *wanted = NULL;
+	ClerkJson  *found = NULL;
+	int			shared = 0;
+
+	(void) clerk_json_get(body, "domains", &wanted);
+	(void) clerk_json_get(connection, "domains", &found);
+	*wanted_count = clerk_json_type(wanted) == CLERK_JSON_ARRAY ? clerk_json_length(wanted) : 0;
+	*found_count = clerk_json_type(found) == CLERK_JSON_ARRAY ? clerk_json_length(found) : 0;
+	for (int i = 0; i < *wanted_count; i++)
+		for (int j = 0; j < *found_count; j++)
+		{
+			const char *a = clerk_json_string(clerk_json_element(wanted, i), NULL);
+			const char *b = clerk_json_string(clerk_json_element(found, j), NULL);
+
+			if (a && b && pg_strcasecmp(a, b) == 0)
+			{
+				shared++;
+				break;
+			}
+		}
+	return shared;
+}
+
+/*
+ * Find the connection that a create with this body made: the same name,
+ * provider, organization and domains, and under no other key.  *other is the
+ * id of one that has one of the domains, if there is none.
+ */
+static Jsonb *
+find_created(const Upsert *upsert, const ClerkBody *body, char **other)
+{
+	const char *fault;
+	ClerkJson  *wanted = clerk_json_parse(body->text, body->len, &fault);
+	ClerkPager *pager = clerk_pager(upsert->settings, CLERK_LIST, NULL, NULL, -1);
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext scratch = AllocSetContextCreate(caller, "pg_clerk look-up", ALLOCSET_DEFAULT_SIZES);
+	Jsonb	   *connection;
+
+	*other = NULL;
+	for (;;)
+	{
+		ClerkJson  *found;
+		int			wanted_count;
+		int			found_count;
+		int			shared = 0;
+
+		MemoryContextReset(scratch);
+		MemoryContextSwitchTo(scratch);
+		connection = clerk_pager_next(pager);
+		found = connection ? clerk_json_from_jsonb(connection, &fault) : NULL;
+		if (found != NULL)
+			shared = shared_domains(wanted, found, &wanted_count, &found_count);
+		MemoryContextSwitchTo(caller);
+		if (connection == NULL)
+			break;
+		if (shared == 0)
+			continue;
+		*other = clerk_jsonb_string(connection, "id");
+		if (*other != NULL && shared == wanted_count && shared == found_count &&
+			same_string(wanted, found, "name") &&
+			same_string(wanted, found, "provider") &&
+			same_string(wanted, found, "organization_id") &&
+			clerk_tracked_key(upsert->settings->server_name, *other) == NULL)
+			return clerk_jsonb_copy(connection);
+	}
+	return NULL;
+}
+
+/*-------------------------------------------------------------------------
+ * Upsert
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The parameters for a connection that exists.  Its provider may be named,
+ * but not changed.
+ */
+static Jsonb *
+params_for_update(Jsonb *params, const char *provider)
+{
+	char	   *given = params && JB_ROOT_IS_OBJECT(params) ? clerk_jsonb_string(params, "provider") : NULL;
+
+	if (given == NULL)
+		return params;
+	if (provider != NULL && strcmp(given, provider) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the provider of an enterprise connection cannot be changed from \"%s\" to \"%s\"",
+						provider, given),
+				 errhint("Delete the connection and create it anew; its URLs at the identity provider will be others."),
+				 err_generic_string(PG_DIAG_COLUMN_NAME, "provider")));
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(params),
+											  CStringGetTextDatum("provider")));
+}
+
+/*
+ * PATCH a known connection with the parameters; NULL if it is gone.
+ */
+static Jsonb *
+update_known(const Upsert *upsert, const char *id, const char *provider)
+{
+	Jsonb	   *rest = params_for_update(upsert->params, provider);
+	bool		nothing = rest != upsert->params && JB_ROOT_COUNT(rest) == 0;
+	ClerkParams *params = nothing ? NULL :
+		clerk_read_params(upsert->settings, rest, NULL, CLERK_OPERATION_UPDATE);
+	ClerkReport *report;
+	Jsonb	   *known;
+
+	known = clerk_call(upsert->settings, nothing ? CLERK_GET : CLERK_UPDATE, id,
+					   nothing ? NULL : params->body, nothing ? NIL : params->secrets, &report);
+	if (known != NULL)
+		clerk_track(known, upsert->settings->server_name, upsert->key);
+	else if (report->status != 404)
+		clerk_report_raise(ERROR, report);
+	return known;
+}
+
+/*
+ * Clerk refused to create what is there.  If an earlier call, whose outcome
+ * was lost or whose transaction was rolled back, has made it, it is ours.
+ */
+static Jsonb *
+adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *report)
+{
+	char	   *other;
+	Jsonb	   *found = find_created(upsert, params->body, &other);
+	Jsonb	   *updated;
+	char	   *id;
+
+	if (found == NULL)
+	{
+		if (other != NULL)
+			report->hint = psprintf("Connection \"%s\" has one of the domains. If it is the one that is meant, bind it to the key with "
+									"adopt_enterprise_connection(%s, %s).", other,
+									quote_literal_cstr(upsert->key), quote_literal_cstr(other));
+		clerk_report_raise(ERROR, report);
+	}
+	id = clerk_jsonb_string(found, "id");
+	(void) clerk_lock_id(upsert->settings->server_name, id);
+	clerk_track(found, upsert->settings->server_name, upsert->key);
+
+	/* The earlier call may have had other parameters beside those. */
+	updated = update_known(upsert, id, clerk_jsonb_string(found, "provider"));
+	if (updated == NULL)
+		clerk_report_raise(ERROR, report);
+	return updated;
+}
+
+static Jsonb *
+create_under_key(const Upsert *upsert)
+{
+	ClerkParams *params = clerk_read_params(upsert->settings, upsert->params, NULL,
+											CLERK_OPERATION_CREATE);
+	ClerkReport *report;
+	Jsonb	   *created = clerk_create(upsert->settings, params, upsert->key, &report);
+
+	if (created != NULL)
+		return created;
+	if (!is_duplicate(report))
+		clerk_report_raise(ERROR, report);
+	return adopt_created(upsert, params, report);
+}
+
+/*
+ * upsert_enterprise_connection(key text, params jsonb, server name)
+ */
+Datum
+upsert_enterprise_connection(PG_FUNCTION_ARGS)
+{
+	Upsert		upsert;
+	ClerkTracked *known;
+	Jsonb	   *result;
+
+	clerk_prevent_write("upsert_enterprise_connection()");
+	upsert.key = clerk_text_argument(fcinfo, 0, "key");
+	upsert.params = clerk_jsonb_argument(fcinfo, 1);
+	upsert.settings = clerk_settings(clerk_server_argument(fcinfo, 2), CLERK_USE_WRITE);
+	known = clerk_lock_key(upsert.settings->server_name, upsert.key);
+	if (known != NULL)
+	{
+		result = update_known(&upsert, known->id, known->provider);
+		if (result != NULL)
+			PG_RETURN_JSONB_P(result);
+
+		/* Gone at Clerk: the key gets a new one. */
+		(void) clerk_untrack(upsert.settings->server_name, known->id);
+	}
+	PG_RETURN_JSONB_P(create_under_key(&upsert));
+}
+
+/*
+ * adopt_enterprise_connection(key text, id text, server name)
+ */
+Datum
+adopt_enterprise_connection(PG_FUNCTION_ARGS)
+{
+	ClerkSettings *settings;
+	ClerkTracked *known;
+	Jsonb	   *connection;
+	char	   *key;
+	char	   *id;
+
+	clerk_prevent_write("adopt_enterprise_connection()");
+	key = clerk_text_argument(fcinfo, 0, "key");
+	id = clerk_text_argument(fcinfo, 1, "id");
+	settings = clerk_settings(clerk_server_argument(fcinfo, 2), CLERK_USE_WRITE);
+	known = clerk_lock_key(settings->server_name, key);
+	if (known != NULL && strcmp(known->id, id) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("key \"%s\" belongs to enterprise connection \"%s\" already", key, known->id),
+				 errhint("Delete that one, or give it another key with adopt_enterprise_connection(), first.")));
+	(void) clerk_lock_id(settings->server_name, id);
+	connection = clerk_call(settings, CLERK_GET, id, NULL, NIL, NULL);
+	clerk_track(connection, settings->server_name, key);
+	PG_RETURN_JSONB_P(connection);
+}

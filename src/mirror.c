@@ -1,0 +1,340 @@
+/*-------------------------------------------------------------------------
+ *
+ * mirror.c
+ *		All that exists at Clerk into the tracking table.
+ *
+ * First all pages of the listing, several in flight: each is written as it
+ * comes and forgotten.  Pages go by offset, so while others create and delete,
+ * an element can be seen twice or not at all; a row that no page confirmed is
+ * therefore asked for by its id, and removed only if Clerk says 404.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "connections.h"
+#include "dispatch.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pages.h"
+#include "pgstat.h"
+#include "tcop/tcopprot.h"
+#include "tracking.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/*
+ * If more than half of so many rows are not listed any more, it is rather the
+ * key of another instance than the work of a busy day.
+ */
+#define SWAPPED_KEY_ROWS 10
+
+PG_FUNCTION_INFO_V1(mirror_enterprise_connections);
+
+typedef struct Mirror
+{
+	ClerkSettings *settings;
+	Tuplestorestate *changes;
+	TimestampTz since;			/* before the first request */
+	MemoryContext scratch;		/* reset after each page or row */
+
+	/* pages */
+	bool		first_sent;
+	bool		first_done;
+	int64		next_offset;
+	int64		end;			/* where the listing ends, as far as known */
+	int64		page_size;
+	int64		read;			/* connections so far */
+
+	/* sorted ids: those on the pages, and rows that are on none; may spill */
+	Tuplesortstate *seen;
+	Tuplesortstate *unseen;
+	text	   *next_seen;		/* NULL at the end */
+	int64		rows;
+	int64		unseen_rows;
+} Mirror;
+
+/* A call and where it is in the listing. */
+typedef struct PageCall
+{
+	ClerkCall	call;
+	int64		offset;
+} PageCall;
+
+static void
+report_progress(const Mirror *mirror, const char *what, int64 done, int64 all)
+{
+	char		activity[256];
+
+	snprintf(activity, sizeof(activity), "mirror_enterprise_connections, server %s: " INT64_FORMAT " of " INT64_FORMAT " %s",
+			 mirror->settings->server_name, done, all, what);
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+static Tuplesortstate *
+begin_sort(void)
+{
+	return tuplesort_begin_datum(TEXTOID, TextLessOperator, C_COLLATION_OID, false,
+								 work_mem, NULL, 0);
+}
+
+/*-------------------------------------------------------------------------
+ * Pages
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The first page is waited for: it says how many there are.
+ */
+static ClerkCall *
+page_next(void *arg)
+{
+	Mirror	   *mirror = arg;
+	PageCall   *page;
+
+	if (mirror->first_sent && (!mirror->first_done || mirror->next_offset >= mirror->end))
+		return NULL;
+	mirror->first_sent = true;
+	page = palloc0(sizeof(*page));
+	page->offset = mirror->next_offset;
+	page->call.endpoint = CLERK_LIST;
+	page->call.query = clerk_page_query(NULL, page->offset, mirror->page_size);
+	page->call.caller = page;
+	mirror->next_offset += mirror->page_size;
+	return &page->call;
+}
+
+/*
+ * Learn from a page where the listing ends.  It can have grown meanwhile, and
+ * a server may give less at a time than it was asked for.
+ */
+static void
+note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
+{
+	if (!mirror->first_done)
+	{
+		mirror->first_done = true;
+		if (count > 0 && count < mirror->page_size && total > count)
+			mirror->page_size = count;
+		mirror->next_offset = mirror->page_size;
+		mirror->end = total;
+	}
+	mirror->end = Max(mirror->end, total);
+	if (count >= mirror->page_size)
+		mirror->end = Max(mirror->end, page->offset + count + 1);
+	mirror->read += count;
+}
+
+static void
+note_seen(Mirror *mirror, Jsonb *data)
+{
+	int			count = JB_ROOT_COUNT(data);
+
+	for (int i = 0; i < count; i++)
+	{
+		const char *id;
+		int			len;
+
+		if (clerk_page_id(data, i, &id, &len))
+			tuplesort_putdatum(mirror->seen, PointerGetDatum(cstring_to_text_with_len(id, len)), false);
+	}
+}
+
+static void
+page_done(ClerkCall *call, void *arg)
+{
+	Mirror	   *mirror = arg;
+	PageCall   *page = call->caller;
+	MemoryContext old;
+	Jsonb	   *data;
+
+	if (call->report != NULL)
+		clerk_report_raise(ERROR, call->report);
+	old = MemoryContextSwitchTo(mirror->scratch);
+	data = clerk_page_data(call->result);
+	note_extent(mirror, page, JB_ROOT_COUNT(data), clerk_page_total(call->result));
+	note_seen(mirror, data);
+	if (JB_ROOT_COUNT(data) > 0)
+		clerk_mirror_page(data, mirror->settings->server_name, mirror->changes);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(mirror->scratch);
+	pfree((void *) call->query);
+	pfree(page);
+	report_progress(mirror, "connections read", mirror->read, mirror->end);
+}
+
+/*-------------------------------------------------------------------------
+ * Rows that no page confirmed
+ *-------------------------------------------------------------------------
+ */
+
+static void
+advance_seen(Mirror *mirror)
+{
+	Datum		value;
+
+	mirror->next_seen = clerk_tuplesort_next(mirror->seen, &value) ? DatumGetTextPP(value) : NULL;
+}
+
+/*
+ * The order of two ids in C collation.
+ */
+static int
+compare_ids(const text *seen, const char *id)
+{
+	size_t		seen_len = VARSIZE_ANY_EXHDR(seen);
+	size_t		len = strlen(id);
+	int			order = memcmp(VARDATA_ANY(seen), id, Min(seen_len, len));
+
+	return order != 0 ? order : seen_len < len ? -1 : seen_len > len;
+}
+
+/*
+ * Merge the rows with the ids that were on the pages, both in order.
+ */
+static void
+visit_row(const char *id, TimestampTz synced_at, void *arg)
+{
+	Mirror	   *mirror = arg;
+
+	mirror->rows++;
+	while (mirror->next_seen != NULL && compare_ids(mirror->next_seen, id) < 0)
+		advance_seen(mirror);
+	if (mirror->next_seen != NULL && compare_ids(mirror->next_seen, id) == 0)
+		return;
+	if (synced_at < mirror->since)
+	{
+		mirror->unseen_rows++;
+		tuplesort_putdatum(mirror->unseen, CStringGetTextDatum(id), false);
+	}
+}
+
+/*
+ * A page of one.
+ */
+static Jsonb *
+array_of(Jsonb *connection)
+{
+	char	   *text = psprintf("[%s]", JsonbToCString(NULL, &connection->root, (int) VARSIZE(connection)));
+
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+}
+
+static ClerkCall *
+unseen_next(void *arg)
+{
+	Mirror	   *mirror = arg;
+	ClerkCall  *call;
+	Datum		id;
+
+	if (!clerk_tuplesort_next(mirror->unseen, &id))
+		return NULL;
+	call = palloc0(sizeof(*call));
+	call->endpoint = CLERK_GET;
+	call->id = TextDatumGetCString(id);
+	return call;
+}
+
+static void
+unseen_done(ClerkCall *call, void *arg)
+{
+	Mirror	   *mirror = arg;
+	MemoryContext old = MemoryContextSwitchTo(mirror->scratch);
+
+	if (call->result != NULL)
+		clerk_mirror_page(array_of(call->result), mirror->settings->server_name,
+						  mirror->changes);
+	else if (call->report->status == 404)
+		clerk_mirror_remove(mirror->settings->server_name, call->id, mirror->since, mirror->changes);
+	else
+		clerk_report_raise(ERROR, call->report);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(mirror->scratch);
+	pfree((void *) call->id);
+	pfree(call);
+}
+
+static void
+check_swapped_key(const Mirror *mirror)
+{
+	int64		unseen = mirror->unseen_rows;
+	int64		all = mirror->rows;
+
+	if (all < SWAPPED_KEY_ROWS || unseen * 2 <= all)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(INT64_FORMAT " of " INT64_FORMAT " tracked connections of server \"%s\" are not listed at Clerk any more",
+					unseen, all, mirror->settings->server_name),
+			 errdetail("That looks like the secret key of another Clerk instance; nothing was changed."),
+			 errhint("If it is the right key, run mirror_enterprise_connections(force => true).")));
+}
+
+/*-------------------------------------------------------------------------
+ * The function
+ *-------------------------------------------------------------------------
+ */
+
+static void
+run_mirror(Mirror *mirror, bool force)
+{
+	ClerkDispatch pages = {
+		.next = page_next,
+		.done = page_done,
+		.arg = mirror,
+		.concurrency = mirror->settings->max_concurrency,
+	};
+	ClerkDispatch rows = {
+		.next = unseen_next,
+		.done = unseen_done,
+		.arg = mirror,
+		.concurrency = mirror->settings->max_concurrency,
+	};
+
+	clerk_dispatch(mirror->settings, &pages);
+	tuplesort_performsort(mirror->seen);
+	advance_seen(mirror);
+	clerk_mirror_each_row(mirror->settings->server_name, visit_row, mirror);
+	if (!force)
+		check_swapped_key(mirror);
+	tuplesort_performsort(mirror->unseen);
+	if (mirror->unseen_rows > 0)
+	{
+		report_progress(mirror, "rows to be checked one by one", mirror->unseen_rows, mirror->rows);
+		clerk_dispatch(mirror->settings, &rows);
+	}
+}
+
+/*
+ * mirror_enterprise_connections(server name, force boolean)
+ */
+Datum
+mirror_enterprise_connections(PG_FUNCTION_ARGS)
+{
+	Mirror	   *mirror = palloc0(sizeof(*mirror));
+	ReturnSetInfo *result;
+
+	clerk_prevent_write("mirror_enterprise_connections()");
+	mirror->settings = clerk_settings(clerk_server_argument(fcinfo, 0), CLERK_USE_WRITE);
+	result = clerk_materialized_result(fcinfo);
+	mirror->changes = result->setResult;
+	mirror->scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk mirror page",
+											ALLOCSET_DEFAULT_SIZES);
+	mirror->page_size = CLERK_PAGE_SIZE;
+
+	mirror->seen = begin_sort();
+	mirror->unseen = begin_sort();
+	clerk_mirror_lock(mirror->settings->server_name);
+	mirror->since = GetCurrentTimestamp();
+	run_mirror(mirror, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
+	tuplesort_end(mirror->seen);
+	tuplesort_end(mirror->unseen);
+	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	return (Datum) 0;
+}

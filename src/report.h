@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.h
+ *		What went wrong with a call, as PostgreSQL reports it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_REPORT_H
+#define CLERK_REPORT_H
+
+#include "http.h"
+#include "nodes/pg_list.h"
+#include "utils/jsonb.h"
+
+/* Class KC: see the table in README.md.  KCnnn is HTTP status nnn. */
+#define ERRCODE_CLERK_ERROR					MAKE_SQLSTATE('K','C','0','0','0')
+#define ERRCODE_CLERK_NOT_CONNECTED			MAKE_SQLSTATE('K','C','0','0','1')
+#define ERRCODE_CLERK_CONNECTION_BROKEN		MAKE_SQLSTATE('K','C','0','0','6')
+#define ERRCODE_CLERK_OUTCOME_UNKNOWN		MAKE_SQLSTATE('K','C','0','0','7')
+#define ERRCODE_CLERK_ANSWER_UNREADABLE		MAKE_SQLSTATE('K','C','0','0','8')
+
+typedef enum ClerkRetry
+{
+	CLERK_RETRY_NEVER,			/* the same request would fail again */
+	CLERK_RETRY_AT_ONCE,		/* nothing happened; a call at once tries again */
+	CLERK_RETRY_LATER,			/* nothing happened; worth another try some time */
+	CLERK_RETRY_IN_DOUBT		/* it may have happened */
+} ClerkRetry;
+
+/* All strings in the server's encoding, without secrets; NULL if there is none. */
+typedef struct ClerkReport
+{
+	int			sqlerrcode;
+	char	   *message;
+	char	   *detail;
+	char	   *hint;
+	char	   *code;			/* of Clerk's first error */
+	char	   *param_name;		/* of Clerk's first error */
+	char	   *trace_id;
+	int			status;			/* HTTP status, 0 if there was none */
+	Jsonb	   *errors;			/* Clerk's array of errors */
+	ClerkRetry	retry;
+	int64		retry_after;	/* ms, -1: Clerk did not say */
+	char	   *connection_id;	/* of a connection that exists in spite of the error */
+} ClerkReport;
+
+/* What the request was, for the words of the report. */
+typedef struct ClerkReportSubject
+{
+	const char *what;			/* "create the enterprise connection" */
+	bool		creates;		/* a POST that must not happen twice */
+	bool		reads;			/* a GET */
+	const char *server_name;
+	const char *base_url;
+	int			timeout;		/* ms */
+	int			max_response_size;
+	List	   *secrets;		/* UTF-8 strings that no report may show */
+} ClerkReportSubject;
+
+/*
+ * Why there is no result: the request failed, or its answer is of a status
+ * that reports an error.  palloc'd.
+ */
+extern ClerkReport *clerk_report_failure(const ClerkReportSubject *subject,
+										 const ClerkHttpRequest *request);
+
+/*
+ * The same of an answer with a status of success that cannot be used; fault
+ * says why, to follow "Clerk's answer" (or, for the whole of it, NULL).
+ */
+extern ClerkReport *clerk_report_unreadable(const ClerkReportSubject *subject,
+											const ClerkHttpRequest *request,
+											const char *fault);
+
+/* ereport it; returns only if elevel is below ERROR. */
+extern void clerk_report_raise(int elevel, const ClerkReport *report);
+
+#endif							/* CLERK_REPORT_H */

@@ -1,0 +1,244 @@
+/*-------------------------------------------------------------------------
+ *
+ * rollback.c
+ *		What becomes of a connection whose transaction is rolled back.
+ *
+ * Clerk knows no transactions: a connection that a call at once has created
+ * stays when the transaction goes.  Each creation is noted with the nesting
+ * level of its subtransaction; a subtransaction that commits hands its notes
+ * to its parent, one that aborts has them acted upon.
+ *
+ * An abort callback must not throw, runs with interrupts held, and keeps the
+ * transaction's locks waiting: so everything that can fail is prepared when
+ * the note is made, and deleting has a short time for all ids together.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "api.h"
+#include "http.h"
+#include "rollback.h"
+#include "utils/memutils.h"
+
+/* For all deletions of one rollback together, in ms. */
+#define DELETE_TIME 2000
+
+/* So many at a time, whatever the server's max_concurrency. */
+#define DELETE_CONCURRENCY 16
+
+typedef struct Note
+{
+	int			nest_level;
+	ClerkOnRollback action;
+	char	   *id;
+	char	   *server_name;
+	ClerkHttpRequest *request;	/* the DELETE, if that is the action */
+	bool		gone;			/* deleted at Clerk */
+} Note;
+
+int			clerk_on_rollback = CLERK_ROLLBACK_WARN;
+
+/* In TopTransactionContext, the newest note last. */
+static List *notes = NIL;
+
+void
+clerk_rollback_note(const ClerkSettings *settings, const char *id)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Note	   *note = palloc0(sizeof(*note));
+
+	note->nest_level = GetCurrentTransactionNestLevel();
+	note->action = clerk_on_rollback;
+	note->id = pstrdup(id);
+	note->server_name = pstrdup(settings->server_name);
+	if (note->action == CLERK_ROLLBACK_DELETE)
+	{
+		ClerkCall	call = {.endpoint = CLERK_DELETE, .id = id};
+
+		/* All that it points to is copied here, but for two strings. */
+		note->request = clerk_api_request(settings, &call);
+		note->request->ca_file = settings->ca_file ? pstrdup(settings->ca_file) : NULL;
+		note->request->proxy = settings->proxy ? pstrdup(settings->proxy) : NULL;
+		note->request->caller = note;
+	}
+	notes = lappend(notes, note);
+	MemoryContextSwitchTo(old);
+}
+
+/*-------------------------------------------------------------------------
+ * Deleting
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Send the deletions and wait for the answers, as long as there is time.
+ */
+static void
+send_deletions(List *rolled_back)
+{
+	int64		until = clerk_http_now() + DELETE_TIME;
+	ClerkHttpSet *set = clerk_http_begin(DELETE_CONCURRENCY);
+	ListCell   *lc = list_head(rolled_back);
+	ClerkHttpRequest *request;
+
+	for (;;)
+	{
+		for (; lc != NULL && clerk_http_pending(set) < DELETE_CONCURRENCY;
+			 lc = lnext(rolled_back, lc))
+		{
+			Note	   *note = lfirst(lc);
+			int64		left = until - clerk_http_now();
+
+			if (note->action != CLERK_ROLLBACK_DELETE || left <= 0)
+				continue;
+			note->request->timeout = (int) left;
+			clerk_http_send(set, note->request);
+		}
+		request = clerk_http_next(set, until);
+		if (request == NULL)
+			break;
+		if (request->outcome == CLERK_HTTP_ANSWERED &&
+			(request->status / 100 == 2 || request->status == 404))
+			((Note *) request->caller)->gone = true;
+	}
+	clerk_http_end(set);
+}
+
+/*
+ * The same under a net: an error here, in the middle of an abort, would be
+ * one too many.  Nothing is held that only an abort would release.
+ */
+static void
+delete_quietly(List *rolled_back)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext context;
+
+	PG_TRY();
+	{
+		context = AllocSetContextCreate(TopTransactionContext, "pg_clerk rollback",
+										ALLOCSET_SMALL_SIZES);
+		MemoryContextSwitchTo(context);
+		send_deletions(rolled_back);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+}
+
+/*-------------------------------------------------------------------------
+ * Callbacks
+ *-------------------------------------------------------------------------
+ */
+
+static void
+act_on(List *rolled_back)
+{
+	bool		deletes = false;
+	ListCell   *lc;
+
+	foreach(lc, rolled_back)
+		deletes |= ((Note *) lfirst(lc))->action == CLERK_ROLLBACK_DELETE;
+	if (deletes)
+		delete_quietly(rolled_back);
+
+	foreach(lc, rolled_back)
+	{
+		Note	   *note = lfirst(lc);
+
+		if (note->gone || note->action == CLERK_ROLLBACK_IGNORE)
+			continue;
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("enterprise connection \"%s\" of server \"%s\" exists at Clerk, although the transaction that created it was rolled back",
+						note->id, note->server_name),
+				 note->action == CLERK_ROLLBACK_DELETE ?
+				 errdetail("It could not be deleted within %d ms.", DELETE_TIME) : 0,
+				 errhint("Delete it with delete_enterprise_connection(), or keep it with adopt_enterprise_connection() or mirror_enterprise_connections().")));
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	int			kept = 0;
+	List	   *rolled_back = NIL;
+	MemoryContext old;
+	ListCell   *lc;
+
+	if (notes == NIL || (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		foreach(lc, notes)
+		{
+			Note	   *note = lfirst(lc);
+
+			note->nest_level = Min(note->nest_level, level - 1);
+		}
+		return;
+	}
+
+	/* Levels never fall towards the end of the list. */
+	foreach(lc, notes)
+	{
+		if (((Note *) lfirst(lc))->nest_level >= level)
+			break;
+		kept++;
+	}
+	if (kept == list_length(notes))
+		return;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	rolled_back = list_copy_tail(notes, kept);
+	notes = list_truncate(notes, kept);
+	MemoryContextSwitchTo(old);
+	act_on(rolled_back);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	List	   *mine = notes;
+	ListCell   *lc;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_PREPARE:
+			foreach(lc, notes)
+			{
+				Note	   *note = lfirst(lc);
+
+				if (note->action != CLERK_ROLLBACK_IGNORE)
+					ereport(ERROR,
+							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							 errmsg("cannot PREPARE a transaction that has created enterprise connections"),
+							 errdetail("If it were rolled back later, nobody would know of connection \"%s\".", note->id),
+							 errhint("Set pg_clerk.on_rollback to \"ignore\" before the call, if that is acceptable.")));
+			}
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			notes = NIL;
+			break;
+		case XACT_EVENT_ABORT:
+			notes = NIL;
+			act_on(mine);
+			break;
+		default:
+			break;
+	}
+}
+
+void
+clerk_rollback_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}

@@ -1,0 +1,49 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *		Foreign server, its key and GUCs resolved into one struct.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_SETTINGS_H
+#define CLERK_SETTINGS_H
+
+#include "nodes/pg_list.h"
+
+typedef struct ClerkSettings
+{
+	Oid			server;
+	char	   *server_name;
+	char	   *base_url;		/* normalised, ends in /v1 */
+	char	   *api_version;
+	char	   *secret_key;		/* printable ASCII; must never be shown */
+	int			timeout;		/* ms, of a call with all its retries */
+	int			connect_timeout;	/* ms */
+	int			max_retries;
+	int			max_concurrency;
+	int			rate_limit;		/* requests per second, 0 = none */
+	int			max_response_size;	/* bytes */
+	char	   *ca_file;		/* NULL: the system's */
+	char	   *proxy;			/* NULL: none */
+	List	   *extra_params;	/* of char *, see params.h */
+} ClerkSettings;
+
+typedef enum ClerkUse
+{
+	CLERK_USE_READ,				/* never writes, not even that the server is armed */
+	CLERK_USE_WRITE
+} ClerkUse;
+
+/* The value of pg_clerk.server. */
+extern char *clerk_default_server;
+
+/*
+ * Resolve a server's settings for a call at once by the current user.  NULL
+ * means the server that pg_clerk.server names.  Throws 42704 (no such
+ * server), 42809 (not a pg_clerk server), 42501 (no USAGE), 55000 (no key, or
+ * not armed in this database).  The result, in the current memory context, is
+ * the caller's own copy.
+ */
+extern ClerkSettings *clerk_settings(const char *server_name, ClerkUse use);
+
+#endif							/* CLERK_SETTINGS_H */

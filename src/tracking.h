@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ *
+ * tracking.h
+ *		The tracking table, enterprise_connections: what is known of Clerk's
+ *		connections, a row each.
+ *
+ * All statements run as the table's owner; who may call them is decided by
+ * the caller, with the settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_TRACKING_H
+#define CLERK_TRACKING_H
+
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+#include "utils/tuplestore.h"
+
+/* What a row says of its connection; strings palloc'd, NULL where it does. */
+typedef struct ClerkTracked
+{
+	char	   *id;
+	char	   *key;
+	char	   *provider;
+} ClerkTracked;
+
+/*
+ * Insert or update the row of a connection as Clerk answered it.  key may be
+ * NULL: none, or the one that the row has.
+ */
+extern void clerk_track(Jsonb *connection, const char *server, const char *key);
+
+/* Delete the row.  Returns whether there was one. */
+extern bool clerk_untrack(const char *server, const char *id);
+
+/*
+ * Lock the row of an id, or of a key, until the end of the transaction, before
+ * anything is sent; NULL if there is none.  The latest committed row counts,
+ * in every isolation level; if the transaction's snapshot could not change it
+ * any more, 40001 is raised now rather than after the request.  Of a key, the
+ * lock also keeps others from creating it.
+ */
+extern ClerkTracked *clerk_lock_id(const char *server, const char *id);
+extern ClerkTracked *clerk_lock_key(const char *server, const char *key);
+
+/* The row's key, without a lock; NULL if there is no row or no key. */
+extern char *clerk_tracked_key(const char *server, const char *id);
+
+/*
+ * For the mirror.  Only one of a server runs at a time; a page is an array of
+ * connections; what changed is added to changes as rows (id, change, key).
+ */
+extern void clerk_mirror_lock(const char *server);
+extern void clerk_mirror_page(Jsonb *connections, const char *server, Tuplestorestate *changes);
+
+/*
+ * Visit all rows of the server in the order of their ids (C collation).  The
+ * visitor must not use SPI.
+ */
+typedef void (*ClerkRowVisitor) (const char *id, TimestampTz synced_at, void *arg);
+extern void clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg);
+
+/* Remove a row that Clerk knows no more, if it was not synced since. */
+extern void clerk_mirror_remove(const char *server, const char *id, TimestampTz since,
+								Tuplestorestate *changes);
+
+#endif							/* CLERK_TRACKING_H */
