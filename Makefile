@@ -12,7 +12,7 @@ EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).co
 DATA = $(wildcard src/pg_clerk--*.sql)
 
 REGRESS = setup params composite create errors settings privileges
-REGRESS_OPTS = --dbname=pg_clerk_regression --encoding=UTF8
+REGRESS_OPTS = --encoding=UTF8
 
 PKG_CONFIG ?= pkg-config
 PG_CONFIG ?= pg_config

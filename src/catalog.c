@@ -17,8 +17,6 @@
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
-#include "catalog/pg_proc.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -74,19 +72,10 @@ relation_owner(Oid relation)
 	return result;
 }
 
-static Oid
-function_oid(Oid namespace, const char *name, oidvector *argtypes)
-{
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
-						   CStringGetDatum(name), PointerGetDatum(argtypes),
-						   ObjectIdGetDatum(namespace));
-}
-
 const ClerkCatalog *
 clerk_catalog(void)
 {
 	static bool registered = false;
-	const Oid	track_args[] = {JSONBOID, NAMEOID, TEXTOID};
 	ClerkCatalog found;
 
 	if (!registered)
@@ -105,12 +94,12 @@ clerk_catalog(void)
 	found.namespace = extension_namespace();
 	found.origins = get_relname_relid("enterprise_connection_origins", found.namespace);
 	found.origins_key = get_relname_relid("enterprise_connection_origins_pkey", found.namespace);
-	found.owner = relation_owner(get_relname_relid("enterprise_connections", found.namespace));
-	found.track = function_oid(found.namespace, "track_enterprise_connection",
-							   buildoidvector(track_args, lengthof(track_args)));
+	found.connections = get_relname_relid("enterprise_connections", found.namespace);
+	found.connections_key = get_relname_relid("enterprise_connections_pkey", found.namespace);
+	found.owner = relation_owner(found.connections);
 	if (!OidIsValid(found.namespace) || !OidIsValid(found.origins) ||
 		!OidIsValid(found.origins_key) || !OidIsValid(found.owner) ||
-		!OidIsValid(found.track))
+		!OidIsValid(found.connections) || !OidIsValid(found.connections_key))
 	{
 		catalog_valid = false;
 		ereport(ERROR,

@@ -14,7 +14,8 @@ typedef struct ClerkCatalog
 	Oid			owner;			/* of the tracking table, and so of all writes */
 	Oid			origins;		/* enterprise_connection_origins */
 	Oid			origins_key;	/* its primary key's index */
-	Oid			track;			/* track_enterprise_connection(jsonb, name, text) */
+	Oid			connections;	/* enterprise_connections */
+	Oid			connections_key;	/* its primary key's index */
 } ClerkCatalog;
 
 /*

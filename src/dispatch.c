@@ -131,7 +131,11 @@ send_attempt(Run *run, Attempt *attempt)
 	int64		now = clerk_http_now();
 
 	MemoryContextSwitchTo(attempt->context);
-	if (attempt->tries++ == 0)
+	/*
+	 * One call alone ends in time with all its retries.  Among many, the wait
+	 * for a place or for done() must not eat up a retry's time.
+	 */
+	if (attempt->tries++ == 0 || run->dispatch->concurrency > 1)
 		attempt->deadline = now + run->settings->timeout;
 	attempt->request = clerk_api_request(run->settings, attempt->call);
 	attempt->request->timeout = (int) Max(attempt->deadline - now, 1);
@@ -200,7 +204,8 @@ retry(Run *run, Attempt *attempt)
 		pause = Max(pause, report->retry_after);
 	}
 	attempt->not_before = clerk_http_now() + pause;
-	if (attempt->not_before >= attempt->deadline)
+	if (run->dispatch->concurrency == 1 ? attempt->not_before >= attempt->deadline :
+		pause >= run->settings->timeout)
 		return false;
 
 	/* The other calls would be refused as well until then. */
@@ -238,14 +243,12 @@ finish_attempt(Run *run, ClerkHttpRequest *request)
 }
 
 /*
- * When does the first of the waiting attempts, or a new call, want to go?
- * -1 if nothing waits.
+ * When does the first of the waiting attempts want to go?  -1 if none waits.
  */
 static int64
 next_wake(const Run *run)
 {
-	bool		more = !run->exhausted && run->busy < run->dispatch->concurrency;
-	int64		first = more ? 0 : -1;
+	int64		first = -1;
 	dlist_iter	iter;
 
 	dlist_foreach(iter, (dlist_head *) &run->waiting)
@@ -291,7 +294,11 @@ run_calls(Run *run)
 		Attempt    *attempt;
 		int64		wake;
 
-		while (clerk_http_now() >= pace_next(run) && (attempt = next_attempt(run)) != NULL)
+		/*
+		 * The call first, then its pace: when all is done, nothing waits for
+		 * a pace that nobody needs.
+		 */
+		while ((attempt = next_attempt(run)) != NULL && clerk_http_now() >= pace_next(run))
 			send_attempt(run, attempt);
 
 		wake = next_wake(run);

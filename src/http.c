@@ -60,6 +60,7 @@ typedef struct ClerkHttpTransfer
 	CURL	   *easy;			/* NULL once released */
 	struct curl_slist *headers;
 	bool		in_multi;
+	bool		connecting;		/* may still need a new connection */
 	bool		too_large;
 	size_t		header_bytes;
 	CURLcode	result;
@@ -104,6 +105,7 @@ typedef struct Pool
 	int			nspare;
 	int			max_concurrency;	/* largest of the sets since multi was made */
 	int			nsets;
+	int			connecting;		/* transfers that may need a new connection */
 } Pool;
 
 static Pool pool = {.timer = -1};
@@ -120,21 +122,22 @@ clerk_http_now(void)
 /*
  * libcurl's resolver runs in a thread, which inherits the signal mask.  A
  * thread of a backend must never take a signal, so all are blocked whenever
- * libcurl may start one.
+ * libcurl may start one: until a request has an answer, as a connection that
+ * was kept can turn out to be dead.
  */
-static void
-block_signals(sigset_t *saved)
+static CURLMcode
+act_with_signals_blocked(curl_socket_t fd, int what)
 {
+	int			running;
+	CURLMcode	code;
 	sigset_t	all;
+	sigset_t	saved;
 
 	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, saved);
-}
-
-static void
-restore_signals(const sigset_t *saved)
-{
-	sigprocmask(SIG_SETMASK, saved, NULL);
+	sigprocmask(SIG_SETMASK, &all, &saved);
+	code = curl_multi_socket_action(pool.multi, fd, what, &running);
+	sigprocmask(SIG_SETMASK, &saved, NULL);
+	return code;
 }
 
 static void
@@ -212,6 +215,14 @@ close_callback(void *arg, curl_socket_t fd)
 	return close(fd);
 }
 
+static void
+connecting_ends(ClerkHttpTransfer *transfer)
+{
+	if (transfer->connecting)
+		pool.connecting--;
+	transfer->connecting = false;
+}
+
 /*
  * Called when a connection is there and sending begins.  If libcurl comes
  * here twice, it is about to repeat the request on a new connection because
@@ -266,6 +277,7 @@ header_callback(char *data, size_t size, size_t count, void *arg)
 {
 	ClerkHttpTransfer *transfer = arg;
 
+	connecting_ends(transfer);
 	transfer->header_bytes += size * count;
 	if (transfer->header_bytes > MAX_HEADER_BYTES)
 	{
@@ -312,11 +324,7 @@ pool_init(void)
 static void
 pool_close(void)
 {
-	sigset_t	saved;
-
-	block_signals(&saved);
 	curl_multi_cleanup(pool.multi);
-	restore_signals(&saved);
 	pool.multi = NULL;
 	pool.timer = -1;
 	pool.nsockets = 0;
@@ -350,11 +358,9 @@ pool_act(curl_socket_t fd, int what)
 {
 	int			running;
 	CURLMcode	code;
-	sigset_t	saved;
 
-	block_signals(&saved);
-	code = curl_multi_socket_action(pool.multi, fd, what, &running);
-	restore_signals(&saved);
+	code = pool.connecting > 0 ? act_with_signals_blocked(fd, what) :
+		curl_multi_socket_action(pool.multi, fd, what, &running);
 	if (code != CURLM_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
@@ -481,17 +487,14 @@ pool_collect(void)
 static void
 transfer_release(ClerkHttpTransfer *transfer)
 {
-	sigset_t	saved;
-
 	if (transfer->easy == NULL)
 		return;
-	block_signals(&saved);
 	if (transfer->in_multi)
 		curl_multi_remove_handle(pool.multi, transfer->easy);
 	transfer->in_multi = false;
+	connecting_ends(transfer);
 	give_handle_back(transfer->easy);
 	transfer->easy = NULL;
-	restore_signals(&saved);
 	curl_slist_free_all(transfer->headers);
 	transfer->headers = NULL;
 	free(transfer->answer);
@@ -723,7 +726,6 @@ clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request)
 {
 	ClerkHttpTransfer *transfer = palloc0(sizeof(*transfer));
 	CURLMcode	code;
-	sigset_t	saved;
 
 	Assert(set->pending < set->concurrency);
 	transfer->set = set;
@@ -742,12 +744,12 @@ clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request)
 	set_method(transfer);
 	set_headers(transfer);
 
-	block_signals(&saved);
 	code = curl_multi_add_handle(pool.multi, transfer->easy);
-	restore_signals(&saved);
 	if (code != CURLM_OK)
 		out_of_memory();
 	transfer->in_multi = true;
+	transfer->connecting = true;
+	pool.connecting++;
 }
 
 ClerkHttpRequest *

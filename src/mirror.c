@@ -40,7 +40,7 @@ PG_FUNCTION_INFO_V1(mirror_enterprise_connections);
 typedef struct Mirror
 {
 	ClerkSettings *settings;
-	Tuplestorestate *changes;
+	ReturnSetInfo *result;		/* where the changes go */
 	TimestampTz since;			/* before the first request */
 	MemoryContext scratch;		/* reset after each page or row */
 
@@ -132,17 +132,51 @@ note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
 }
 
 static void
-note_seen(Mirror *mirror, Jsonb *data)
+add_change(Mirror *mirror, const char *id, const char *key, const char *change)
 {
-	int			count = JB_ROOT_COUNT(data);
+	Datum		values[] = {CStringGetTextDatum(id), CStringGetTextDatum(change),
+	key ? CStringGetTextDatum(key) : (Datum) 0};
+	bool		nulls[] = {false, false, key == NULL};
+
+	tuplestore_putvalues(mirror->result->setResult, mirror->result->setDesc, values, nulls);
+}
+
+/*
+ * Bring an element of a page into the table.
+ */
+static void
+take_element(Mirror *mirror, Jsonb *page, int n)
+{
+	const char *server = mirror->settings->server_name;
+	ClerkChange change = clerk_mirror_element(page, n, server);
+	const char *id;
+	int			len;
+
+	if (change != CLERK_CHANGE_NONE && clerk_page_id(page, n, &id, &len))
+	{
+		char	   *copy = pnstrdup(id, len);
+
+		if (change == CLERK_CHANGE_INSERTED)
+			add_change(mirror, copy, NULL, "inserted");
+		else
+			add_change(mirror, copy, clerk_tracked_key(server, copy), "updated");
+	}
+}
+
+static void
+take_page(Mirror *mirror, Jsonb *page)
+{
+	int			count = JB_ROOT_COUNT(page);
 
 	for (int i = 0; i < count; i++)
 	{
 		const char *id;
 		int			len;
 
-		if (clerk_page_id(data, i, &id, &len))
-			tuplesort_putdatum(mirror->seen, PointerGetDatum(cstring_to_text_with_len(id, len)), false);
+		if (!clerk_page_id(page, i, &id, &len))
+			continue;
+		tuplesort_putdatum(mirror->seen, PointerGetDatum(cstring_to_text_with_len(id, len)), false);
+		take_element(mirror, page, i);
 	}
 }
 
@@ -159,9 +193,7 @@ page_done(ClerkCall *call, void *arg)
 	old = MemoryContextSwitchTo(mirror->scratch);
 	data = clerk_page_data(call->result);
 	note_extent(mirror, page, JB_ROOT_COUNT(data), clerk_page_total(call->result));
-	note_seen(mirror, data);
-	if (JB_ROOT_COUNT(data) > 0)
-		clerk_mirror_page(data, mirror->settings->server_name, mirror->changes);
+	take_page(mirror, data);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(mirror->scratch);
 	pfree((void *) call->query);
@@ -242,16 +274,26 @@ unseen_next(void *arg)
 }
 
 static void
+remove_row(Mirror *mirror, const char *id)
+{
+	const char *server = mirror->settings->server_name;
+	char	   *key = clerk_tracked_key(server, id);
+	bool		held;
+
+	if (clerk_mirror_remove(server, id, mirror->since, &held))
+		add_change(mirror, id, key, held ? "gone" : "deleted");
+}
+
+static void
 unseen_done(ClerkCall *call, void *arg)
 {
 	Mirror	   *mirror = arg;
 	MemoryContext old = MemoryContextSwitchTo(mirror->scratch);
 
 	if (call->result != NULL)
-		clerk_mirror_page(array_of(call->result), mirror->settings->server_name,
-						  mirror->changes);
+		take_element(mirror, array_of(call->result), 0);
 	else if (call->report->status == 404)
-		clerk_mirror_remove(mirror->settings->server_name, call->id, mirror->since, mirror->changes);
+		remove_row(mirror, call->id);
 	else
 		clerk_report_raise(ERROR, call->report);
 	MemoryContextSwitchTo(old);
@@ -318,12 +360,10 @@ Datum
 mirror_enterprise_connections(PG_FUNCTION_ARGS)
 {
 	Mirror	   *mirror = palloc0(sizeof(*mirror));
-	ReturnSetInfo *result;
 
 	clerk_prevent_write("mirror_enterprise_connections()");
 	mirror->settings = clerk_settings(clerk_server_argument(fcinfo, 0), CLERK_USE_WRITE);
-	result = clerk_materialized_result(fcinfo);
-	mirror->changes = result->setResult;
+	mirror->result = clerk_materialized_result(fcinfo);
 	mirror->scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk mirror page",
 											ALLOCSET_DEFAULT_SIZES);
 	mirror->page_size = CLERK_PAGE_SIZE;

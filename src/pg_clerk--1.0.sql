@@ -59,7 +59,8 @@ CREATE TABLE @extschema@.enterprise_connections (
 	updated_at           timestamptz,
 	synced_at            timestamptz NOT NULL,
 	PRIMARY KEY (server, id),
-	UNIQUE (server, key)
+	-- not the other way round: no plan shall take it for the primary key
+	UNIQUE (key, server)
 );
 CREATE INDEX enterprise_connections_organization_id_idx
 	ON @extschema@.enterprise_connections (organization_id);
@@ -77,7 +78,7 @@ COMMENT ON COLUMN @extschema@.enterprise_connections.sync_user_attributes IS 'wh
 COMMENT ON COLUMN @extschema@.enterprise_connections.connection IS 'the whole object, as Clerk''s API answered it';
 COMMENT ON COLUMN @extschema@.enterprise_connections.created_at IS 'when it was created at Clerk';
 COMMENT ON COLUMN @extschema@.enterprise_connections.updated_at IS 'when it was last changed at Clerk';
-COMMENT ON COLUMN @extschema@.enterprise_connections.synced_at IS 'when this row last heard from Clerk';
+COMMENT ON COLUMN @extschema@.enterprise_connections.synced_at IS 'when an answer of Clerk''s was last written to this row';
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connections', '');
 
 /*
@@ -98,39 +99,6 @@ USING (server IN (SELECT s.srvname FROM pg_catalog.pg_foreign_server s
 GRANT SELECT ON @extschema@.enterprise_connection_origins TO PUBLIC;
 
 /*
- * An array of connections, as Clerk's API answers them, as the columns of the
- * tracking table.  A member of an unexpected type counts as absent in its
- * column: the connection exists, so there must be a row.
- */
-CREATE FUNCTION @extschema@.enterprise_connection_columns(connections jsonb)
-RETURNS TABLE (id text, organization_id text, name text, provider text, domains text[], active boolean,
-			   sync_user_attributes boolean, connection jsonb, created_at timestamptz, updated_at timestamptz)
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 1
-BEGIN ATOMIC
-	SELECT c->>'id',
-		CASE jsonb_typeof(c->'organization_id') WHEN 'string' THEN c->>'organization_id' END,
-		CASE jsonb_typeof(c->'name') WHEN 'string' THEN c->>'name' END,
-		CASE jsonb_typeof(c->'provider') WHEN 'string' THEN c->>'provider' END,
-		CASE jsonb_typeof(c->'domains') WHEN 'array'
-			THEN ARRAY(SELECT jsonb_array_elements_text(c->'domains')) END,
-		CASE jsonb_typeof(c->'active') WHEN 'boolean'
-			THEN (c->'active')::boolean END,
-		CASE jsonb_typeof(c->'sync_user_attributes') WHEN 'boolean'
-			THEN (c->'sync_user_attributes')::boolean END,
-		c,
-		-- milliseconds, up to the year 9999
-		CASE jsonb_typeof(c->'created_at') WHEN 'number'
-			THEN CASE WHEN (c->'created_at')::numeric BETWEEN 0 AND 253402300799999
-				THEN to_timestamp((c->'created_at')::float8 / 1000) END END,
-		CASE jsonb_typeof(c->'updated_at') WHEN 'number'
-			THEN CASE WHEN (c->'updated_at')::numeric BETWEEN 0 AND 253402300799999
-				THEN to_timestamp((c->'updated_at')::float8 / 1000) END END
-	FROM jsonb_array_elements($1) AS a(c);
-END;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_columns(jsonb)
-IS 'connections as Clerk''s API answers them, as the columns of the tracking table; for pg_clerk''s own use';
-
-/*
  * What is known of a connection after an answer: an answer can lack members
  * that an earlier one had (Clerk leaves details out of some), so what is
  * absent stays, also inside saml_connection and oauth_config.
@@ -147,144 +115,13 @@ END;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_merge(jsonb, jsonb)
 IS 'a known connection with a newer answer; for pg_clerk''s own use';
 
-/*
- * The upsert.  An answer that is older than the row changes nothing; the key
- * is the caller's, not the answer's, and set in any case.  PL/pgSQL, because
- * it keeps its plans.
- */
 CREATE FUNCTION @extschema@.track_enterprise_connection(connection jsonb, server name, key text DEFAULT NULL)
-RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-	INSERT INTO @extschema@.enterprise_connections AS known
-		(server, id, key, organization_id, name, provider, domains, active,
-		 sync_user_attributes, connection, created_at, updated_at, synced_at)
-	SELECT $2, c.id, $3, c.organization_id, c.name, c.provider, c.domains, c.active,
-		c.sync_user_attributes, c.connection, c.created_at, c.updated_at, clock_timestamp()
-	FROM @extschema@.enterprise_connection_columns(jsonb_build_array($1)) c
-	ON CONFLICT (server, id) DO UPDATE SET
-		organization_id = coalesce(excluded.organization_id, known.organization_id),
-		name = coalesce(excluded.name, known.name),
-		provider = coalesce(excluded.provider, known.provider),
-		domains = coalesce(excluded.domains, known.domains),
-		active = coalesce(excluded.active, known.active),
-		sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes),
-		connection = @extschema@.enterprise_connection_merge(known.connection, excluded.connection),
-		created_at = coalesce(excluded.created_at, known.created_at),
-		updated_at = coalesce(excluded.updated_at, known.updated_at),
-		synced_at = excluded.synced_at
-	WHERE known.updated_at <= excluded.updated_at
-		OR known.updated_at IS NULL OR excluded.updated_at IS NULL;
-
-	IF $3 IS NOT NULL THEN
-		UPDATE @extschema@.enterprise_connections AS known SET key = $3
-		WHERE known.server = $2 AND known.id = $1->>'id' AND known.key IS DISTINCT FROM $3;
-	END IF;
-END
-$$;
+RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.track_enterprise_connection(jsonb, name, text)
 IS 'inserts or updates a tracking row from a connection as Clerk''s API answers it; for pg_clerk''s own use';
 
-CREATE FUNCTION @extschema@.untrack_enterprise_connection(server name, id text) RETURNS boolean
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-	DELETE FROM @extschema@.enterprise_connections AS known WHERE known.server = $1 AND known.id = $2;
-	RETURN FOUND;
-END
-$$;
-COMMENT ON FUNCTION @extschema@.untrack_enterprise_connection(name, text)
-IS 'deletes a tracking row; for pg_clerk''s own use';
-
-/*
- * A page of the mirror.  Only what has something new is written, and
- * returned: most rows of most pages are as they were.
- *
- * Whatever the statistics say of a table that is just being filled, each row
- * is found by its key.
- */
-CREATE FUNCTION @extschema@.mirror_enterprise_connections_page(connections jsonb, server name)
-RETURNS TABLE (id text, change text, key text) LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET jit = off
-AS $$
-#variable_conflict use_column
-BEGIN
-	RETURN QUERY
-	INSERT INTO @extschema@.enterprise_connections AS known
-		(server, id, organization_id, name, provider, domains, active,
-		 sync_user_attributes, connection, created_at, updated_at, synced_at)
-	SELECT $2, c.id, c.organization_id, c.name, c.provider, c.domains, c.active,
-		c.sync_user_attributes, c.connection, c.created_at, c.updated_at, clock_timestamp()
-	FROM (
-		SELECT jsonb_agg(a.connection) AS changed
-		FROM jsonb_array_elements($1) AS a (connection)
-			LEFT JOIN @extschema@.enterprise_connections k ON k.server = $2 AND k.id = a.connection->>'id'
-		WHERE a.connection->>'id' <> ''
-			AND (k.id IS NULL OR k.connection <> a.connection
-				AND k.connection <> @extschema@.enterprise_connection_merge(k.connection, a.connection))
-	) AS p, LATERAL (
-		-- none twice, should a page repeat one
-		SELECT DISTINCT ON (c.id) c.* FROM @extschema@.enterprise_connection_columns(p.changed) c
-		ORDER BY c.id, c.updated_at DESC
-	) AS c
-	ON CONFLICT (server, id) DO UPDATE SET
-		organization_id = coalesce(excluded.organization_id, known.organization_id),
-		name = coalesce(excluded.name, known.name),
-		provider = coalesce(excluded.provider, known.provider),
-		domains = coalesce(excluded.domains, known.domains),
-		active = coalesce(excluded.active, known.active),
-		sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes),
-		connection = @extschema@.enterprise_connection_merge(known.connection, excluded.connection),
-		created_at = coalesce(excluded.created_at, known.created_at),
-		updated_at = coalesce(excluded.updated_at, known.updated_at),
-		synced_at = excluded.synced_at
-	WHERE known.updated_at <= excluded.updated_at
-		OR known.updated_at IS NULL OR excluded.updated_at IS NULL
-	RETURNING known.id, CASE WHEN known.xmax = 0 THEN 'inserted' ELSE 'updated' END, known.key;
-END
-$$;
-COMMENT ON FUNCTION @extschema@.mirror_enterprise_connections_page(jsonb, name)
-IS 'brings a page of connections into the tracking table; for pg_clerk''s own use';
-
-/*
- * A row whose connection is gone goes too, unless it was synced meanwhile; a
- * user's foreign key can hold it.
- */
-CREATE FUNCTION @extschema@.mirror_enterprise_connections_remove(server name, id text, since timestamptz)
-RETURNS TABLE (id text, change text, key text) LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-	held text;
-BEGIN
-	SELECT known.key INTO held FROM @extschema@.enterprise_connections AS known
-	WHERE known.server = $1 AND known.id = $2;
-	DELETE FROM @extschema@.enterprise_connections AS known
-	WHERE known.server = $1 AND known.id = $2 AND known.synced_at < $3;
-	IF FOUND THEN
-		RETURN QUERY SELECT $2, 'deleted', held;
-	END IF;
-EXCEPTION
-	WHEN foreign_key_violation OR restrict_violation THEN
-		RETURN QUERY SELECT $2, 'gone', held;
-END
-$$;
-COMMENT ON FUNCTION @extschema@.mirror_enterprise_connections_remove(name, text, timestamptz)
-IS 'removes the row of a connection that is gone at Clerk; for pg_clerk''s own use';
-
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_columns(jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_merge(jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.track_enterprise_connection(jsonb, name, text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.untrack_enterprise_connection(name, text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.mirror_enterprise_connections_page(jsonb, name) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.mirror_enterprise_connections_remove(name, text, timestamptz) FROM PUBLIC;
 
 
 /*

@@ -4,15 +4,19 @@
  *		The tracking table, enterprise_connections: what is known of Clerk's
  *		connections, a row each.
  *
- * What writes is in the extension's script, as functions that users cannot
- * call; here they are called, and rows are locked and read.
+ * Only what is here writes to it, as the tables' owner, so that no user can
+ * forge a row.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -20,32 +24,49 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "tracking.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define MAX_ARGS 3
+#define MAX_ARGS 12
 
 /* Of a long result. */
 #define ROWS_AT_A_TIME 500
+
+/* Columns of the tracking table that are read directly. */
+enum
+{
+	COLUMN_SERVER = 1,
+	COLUMN_ID = 2,
+	COLUMN_CONNECTION = 10
+};
+
+PG_FUNCTION_INFO_V1(track_enterprise_connection);
 
 /* Locks that are about no row; the sub-id of their lock tags. */
 #define LOCK_KEY 1
 #define LOCK_MIRROR 2
 
 /*
- * The statements; %s is the extension's schema.  Operators are qualified,
- * as search_path is the caller's.
+ * The statements; %1$s is the extension's schema.  Operators are qualified,
+ * as search_path is the caller's.  (A function in the script, with a pinned
+ * search_path, costs three times as much for each call.)
  */
 typedef enum StatementId
 {
+	TRACK,
+	SET_KEY,
 	LOCK_BY_ID,
 	LOCK_BY_KEY,
 	READ_BY_ID,
+	MERGE,
 	UNTRACK,
-	MIRROR_PAGE,
 	MIRROR_ROWS,
 	MIRROR_REMOVE
 } StatementId;
@@ -57,20 +78,44 @@ typedef struct Statement
 	Oid			args[MAX_ARGS];
 } Statement;
 
-#define ROW_COLUMNS "SELECT t.id, t.key, t.provider, t.ctid::pg_catalog.text FROM %s.enterprise_connections t"
+#define ROW_COLUMNS "SELECT t.id, t.key, t.provider, t.ctid::pg_catalog.text FROM %1$s.enterprise_connections t"
 #define BY_ID " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.id OPERATOR(pg_catalog.=) $2"
 #define BY_KEY " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.key OPERATOR(pg_catalog.=) $2"
 
 static const Statement statements[] = {
+	[TRACK] = {"INSERT INTO %1$s.enterprise_connections AS known"
+		" (server, id, key, organization_id, name, provider, domains, active,"
+		" sync_user_attributes, connection, created_at, updated_at, synced_at)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
+		" ON CONFLICT (server, id) DO UPDATE SET"
+		" organization_id = coalesce(excluded.organization_id, known.organization_id),"
+		" name = coalesce(excluded.name, known.name),"
+		" provider = coalesce(excluded.provider, known.provider),"
+		" domains = coalesce(excluded.domains, known.domains),"
+		" active = coalesce(excluded.active, known.active),"
+		" sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes),"
+		" connection = %1$s.enterprise_connection_merge(known.connection, excluded.connection),"
+		" created_at = coalesce(excluded.created_at, known.created_at),"
+		" updated_at = coalesce(excluded.updated_at, known.updated_at),"
+		" synced_at = excluded.synced_at"
+		" WHERE known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at"
+		" OR known.updated_at IS NULL OR excluded.updated_at IS NULL"
+		" RETURNING known.xmax::pg_catalog.text OPERATOR(pg_catalog.=) '0'",
+		12, {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID,
+	JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID}},
+	[SET_KEY] = {"UPDATE %1$s.enterprise_connections t SET key = $3" BY_ID
+	" AND (t.key IS NULL OR t.key OPERATOR(pg_catalog.<>) $3)", 3, {NAMEOID, TEXTOID, TEXTOID}},
 	[LOCK_BY_ID] = {ROW_COLUMNS BY_ID " FOR UPDATE", 2, {NAMEOID, TEXTOID}},
 	[LOCK_BY_KEY] = {ROW_COLUMNS BY_KEY " FOR UPDATE", 2, {NAMEOID, TEXTOID}},
 	[READ_BY_ID] = {ROW_COLUMNS BY_ID, 2, {NAMEOID, TEXTOID}},
-	[UNTRACK] = {"SELECT %s.untrack_enterprise_connection($1, $2)", 2, {NAMEOID, TEXTOID}},
-	[MIRROR_PAGE] = {"SELECT * FROM %s.mirror_enterprise_connections_page($1, $2)", 2, {JSONBOID, NAMEOID}},
-	[MIRROR_ROWS] = {"SELECT t.id, t.synced_at FROM %s.enterprise_connections t"
+	[MERGE] = {"SELECT %1$s.enterprise_connection_merge(t.connection, $3)"
+		" OPERATOR(pg_catalog.<>) t.connection FROM %1$s.enterprise_connections t" BY_ID,
+	3, {NAMEOID, TEXTOID, JSONBOID}},
+	[UNTRACK] = {"DELETE FROM %1$s.enterprise_connections t" BY_ID, 2, {NAMEOID, TEXTOID}},
+	[MIRROR_ROWS] = {"SELECT t.id, t.synced_at FROM %1$s.enterprise_connections t"
 		" WHERE t.server OPERATOR(pg_catalog.=) $1 ORDER BY t.id USING OPERATOR(pg_catalog.<)", 1, {NAMEOID}},
-	[MIRROR_REMOVE] = {"SELECT * FROM %s.mirror_enterprise_connections_remove($1, $2, $3)", 3,
-	{NAMEOID, TEXTOID, TIMESTAMPTZOID}},
+	[MIRROR_REMOVE] = {"DELETE FROM %1$s.enterprise_connections t" BY_ID
+	" AND t.synced_at OPERATOR(pg_catalog.<) $3", 3, {NAMEOID, TEXTOID, TIMESTAMPTZOID}},
 };
 
 static SPIPlanPtr plans[lengthof(statements)];
@@ -117,7 +162,7 @@ statement_plan(StatementId id)
  * the latest snapshot rather than that of the transaction.
  */
 static void
-run_statement(StatementId id, Datum *values, bool latest)
+run_statement(StatementId id, Datum *values, const char *nulls, bool latest)
 {
 	ClerkUser	saved;
 	Snapshot	snapshot = InvalidSnapshot;
@@ -126,11 +171,11 @@ run_statement(StatementId id, Datum *values, bool latest)
 	clerk_become_owner(&saved);
 	if (latest)
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
-	result = SPI_execute_snapshot(statement_plan(id), values, NULL, snapshot,
-								  InvalidSnapshot, false, false, 0);
+	result = SPI_execute_snapshot(statement_plan(id), values, nulls, snapshot,
+								  InvalidSnapshot, false, true, 0);
 	if (snapshot != InvalidSnapshot)
 		UnregisterSnapshot(snapshot);
-	if (result != SPI_OK_SELECT)
+	if (result < 0)
 		elog(ERROR, "could not run \"%s\": SPI error %d", statements[id].text, result);
 	clerk_restore_user(&saved);
 }
@@ -142,14 +187,102 @@ name_datum(NameData *buf, const char *name)
 	return NameGetDatum(buf);
 }
 
+/*-------------------------------------------------------------------------
+ * An answer's columns
+ *
+ * A member of an unexpected type counts as absent: the connection exists, so
+ * there must be a row.
+ *-------------------------------------------------------------------------
+ */
+
+/* The timestamps that Clerk's milliseconds can be: up to the year 9999. */
+#define MAX_MILLISECONDS INT64CONST(253402300799999)
+
+typedef struct Columns
+{
+	Datum		values[MAX_ARGS];
+	char		nulls[MAX_ARGS];
+	int			count;
+} Columns;
+
+static void
+add_column(Columns *columns, bool isnull, Datum value)
+{
+	columns->nulls[columns->count] = isnull ? 'n' : ' ';
+	columns->values[columns->count++] = value;
+}
+
+static JsonbValue *
+member(Jsonb *object, const char *name, enum jbvType type, JsonbValue *buf)
+{
+	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, name, (int) strlen(name), buf);
+
+	return value != NULL && value->type == type ? value : NULL;
+}
+
+static void
+add_text(Columns *columns, Jsonb *connection, const char *name)
+{
+	JsonbValue	buf;
+	JsonbValue *value = member(connection, name, jbvString, &buf);
+
+	add_column(columns, value == NULL, value == NULL ? (Datum) 0 :
+			   PointerGetDatum(cstring_to_text_with_len(value->val.string.val, value->val.string.len)));
+}
+
+static void
+add_boolean(Columns *columns, Jsonb *connection, const char *name)
+{
+	JsonbValue	buf;
+	JsonbValue *value = member(connection, name, jbvBool, &buf);
+
+	add_column(columns, value == NULL, BoolGetDatum(value != NULL && value->val.boolean));
+}
+
+static void
+add_timestamp(Columns *columns, Jsonb *connection, const char *name)
+{
+	JsonbValue	buf;
+	JsonbValue *value = member(connection, name, jbvNumeric, &buf);
+	double		ms = -1;
+
+	if (value != NULL)
+		ms = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+												NumericGetDatum(value->val.numeric)));
+	if (ms >= 0 && ms <= MAX_MILLISECONDS)
+		add_column(columns, false,
+				   TimestampTzGetDatum(time_t_to_timestamptz(0) + (TimestampTz) (ms * 1000)));
+	else
+		add_column(columns, true, (Datum) 0);
+}
+
 /*
- * Hand the result's rows over as they are.
+ * An array of strings; what is none in it is left out.
  */
 static void
-put_rows(Tuplestorestate *store)
+add_texts(Columns *columns, Jsonb *connection, const char *name)
 {
-	for (uint64 i = 0; i < SPI_processed; i++)
-		tuplestore_puttuple(store, SPI_tuptable->vals[i]);
+	JsonbValue	buf;
+	JsonbValue *array = member(connection, name, jbvBinary, &buf);
+	Datum	   *texts;
+	int			count = 0;
+
+	if (array == NULL || !JsonContainerIsArray(array->val.binary.data))
+	{
+		add_column(columns, true, (Datum) 0);
+		return;
+	}
+	texts = palloc(sizeof(Datum) * (JsonContainerSize(array->val.binary.data) + 1));
+	for (uint32 i = 0; i < JsonContainerSize(array->val.binary.data); i++)
+	{
+		JsonbValue *element = getIthJsonbValueFromContainer(array->val.binary.data, i);
+
+		if (element->type == jbvString)
+			texts[count++] = PointerGetDatum(cstring_to_text_with_len(element->val.string.val,
+																	  element->val.string.len));
+	}
+	add_column(columns, false,
+			   PointerGetDatum(construct_array(texts, count, TEXTOID, -1, false, TYPALIGN_INT)));
 }
 
 /*-------------------------------------------------------------------------
@@ -158,40 +291,48 @@ put_rows(Tuplestorestate *store)
  */
 
 /*
- * Called directly, not through SPI: this one is in the way of every create.
- * PL/pgSQL keeps the compiled body and its plans in the FmgrInfo.
+ * The key is the caller's, not the answer's: it is set even if the answer is
+ * older than the row.
  */
-void
+static void
+set_key(Datum server, Datum id, const char *key)
+{
+	Datum		values[] = {server, id, CStringGetTextDatum(key)};
+
+	run_statement(SET_KEY, values, NULL, false);
+}
+
+ClerkChange
 clerk_track(Jsonb *connection, const char *server, const char *key)
 {
-	static FmgrInfo info;
-	static MemoryContext context = NULL;
-	LOCAL_FCINFO(fcinfo, 3);
-	Oid			function = clerk_catalog()->track;
+	Columns		columns = {.count = 0};
+	ClerkChange change = CLERK_CHANGE_NONE;
 	NameData	name;
-	ClerkUser	saved;
+	bool		isnull;
 
-	if (info.fn_oid != function)
-	{
-		if (context == NULL)
-			context = AllocSetContextCreate(TopMemoryContext, "pg_clerk tracking",
-											ALLOCSET_SMALL_SIZES);
-		info.fn_oid = InvalidOid;
-		MemoryContextReset(context);
-		fmgr_info_cxt(function, &info, context);
-	}
+	SPI_connect();
+	add_column(&columns, false, name_datum(&name, server));
+	add_text(&columns, connection, "id");
+	add_column(&columns, key == NULL, key ? CStringGetTextDatum(key) : (Datum) 0);
+	add_text(&columns, connection, "organization_id");
+	add_text(&columns, connection, "name");
+	add_text(&columns, connection, "provider");
+	add_texts(&columns, connection, "domains");
+	add_boolean(&columns, connection, "active");
+	add_boolean(&columns, connection, "sync_user_attributes");
+	add_column(&columns, false, JsonbPGetDatum(connection));
+	add_timestamp(&columns, connection, "created_at");
+	add_timestamp(&columns, connection, "updated_at");
+	Assert(columns.count == statements[TRACK].nargs);
 
-	InitFunctionCallInfoData(*fcinfo, &info, 3, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = JsonbPGetDatum(connection);
-	fcinfo->args[0].isnull = false;
-	fcinfo->args[1].value = name_datum(&name, server);
-	fcinfo->args[1].isnull = false;
-	fcinfo->args[2].value = key ? CStringGetTextDatum(key) : (Datum) 0;
-	fcinfo->args[2].isnull = key == NULL;
-
-	clerk_become_owner(&saved);
-	(void) FunctionCallInvoke(fcinfo);
-	clerk_restore_user(&saved);
+	run_statement(TRACK, columns.values, columns.nulls, false);
+	if (SPI_processed == 1)
+		change = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) ?
+			CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED;
+	if (key != NULL && change != CLERK_CHANGE_INSERTED)
+		set_key(columns.values[0], columns.values[1], key);
+	SPI_finish();
+	return change;
 }
 
 bool
@@ -199,15 +340,37 @@ clerk_untrack(const char *server, const char *id)
 {
 	NameData	name;
 	Datum		values[] = {name_datum(&name, server), CStringGetTextDatum(id)};
-	bool		isnull;
 	bool		result;
 
 	SPI_connect();
-	run_statement(UNTRACK, values, false);
-	result = SPI_processed == 1 &&
-		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	run_statement(UNTRACK, values, NULL, false);
+	result = SPI_processed > 0;
 	SPI_finish();
 	return result;
+}
+
+/*
+ * track_enterprise_connection(connection jsonb, server name, key text), for
+ * the extension's owner: by hand, where something has to be mended.
+ */
+Datum
+track_enterprise_connection(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *connection;
+	JsonbValue	buf;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("connection and server cannot be null")));
+	connection = PG_GETARG_JSONB_P(0);
+	if (!JB_ROOT_IS_OBJECT(connection) || member(connection, "id", jbvString, &buf) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the connection must be an object with an id")));
+	(void) clerk_track(connection, NameStr(*PG_GETARG_NAME(1)),
+					   PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	PG_RETURN_VOID();
 }
 
 /*
@@ -245,14 +408,14 @@ lock_row(StatementId statement, const char *server, const char *value)
 	char	   *ctid;
 
 	SPI_connect();
-	run_statement(statement, values, true);
+	run_statement(statement, values, NULL, true);
 	row = found_row(caller, &ctid);
 	if (row != NULL && IsolationUsesXactSnapshot())
 	{
 		Datum		by_id[] = {values[0], CStringGetTextDatum(row->id)};
 		char	   *visible_ctid;
 
-		run_statement(READ_BY_ID, by_id, false);
+		run_statement(READ_BY_ID, by_id, NULL, false);
 		(void) found_row(caller, &visible_ctid);
 		if (visible_ctid == NULL || strcmp(ctid, visible_ctid) != 0)
 			ereport(ERROR,
@@ -302,7 +465,7 @@ clerk_tracked_key(const char *server, const char *id)
 	char	   *ctid;
 
 	SPI_connect();
-	run_statement(READ_BY_ID, values, true);
+	run_statement(READ_BY_ID, values, NULL, true);
 	row = found_row(caller, &ctid);
 	SPI_finish();
 	return row ? row->key : NULL;
@@ -319,16 +482,79 @@ clerk_mirror_lock(const char *server)
 	lock_object(server, "", LOCK_MIRROR);
 }
 
-void
-clerk_mirror_page(Jsonb *connections, const char *server, Tuplestorestate *changes)
+/*
+ * The connection of a row, in the current memory context; NULL if there is no
+ * row.  By the index, whatever the statistics of a table that is just being
+ * filled would make of it.
+ */
+static Jsonb *
+known_connection(const char *server, const char *id)
+{
+	const ClerkCatalog *catalog = clerk_catalog();
+	Relation	rel = table_open(catalog->connections, AccessShareLock);
+	NameData	name;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Jsonb	   *result = NULL;
+
+	ScanKeyInit(&keys[0], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, name_datum(&name, server));
+	ScanKeyEntryInitialize(&keys[1], 0, COLUMN_ID, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(id));
+	scan = systable_beginscan(rel, catalog->connections_key, true, GetActiveSnapshot(), 2, keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		connection = heap_getattr(tuple, COLUMN_CONNECTION, RelationGetDescr(rel), &isnull);
+
+		result = isnull ? NULL : DatumGetJsonbPCopy(connection);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * Would the row be another one with this answer merged in?
+ */
+static bool
+learns(const char *server, const char *id, Jsonb *connection)
 {
 	NameData	name;
-	Datum		values[] = {JsonbPGetDatum(connections), name_datum(&name, server)};
+	Datum		values[] = {name_datum(&name, server), CStringGetTextDatum(id), JsonbPGetDatum(connection)};
+	bool		isnull;
+	bool		result;
 
 	SPI_connect();
-	run_statement(MIRROR_PAGE, values, false);
-	put_rows(changes);
+	run_statement(MERGE, values, NULL, false);
+	result = SPI_processed == 0 ||
+		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
+	return result;
+}
+
+ClerkChange
+clerk_mirror_element(Jsonb *page, int n, const char *server)
+{
+	JsonbValue *element = getIthJsonbValueFromContainer(&page->root, n);
+	Jsonb	   *connection = JsonbValueToJsonb(element);
+	JsonbValue	buf;
+	JsonbValue *value = JB_ROOT_IS_OBJECT(connection) ? member(connection, "id", jbvString, &buf) : NULL;
+	Jsonb	   *known;
+	char	   *id;
+
+	if (value == NULL || value->val.string.len == 0)
+		return CLERK_CHANGE_NONE;
+	id = pnstrdup(value->val.string.val, value->val.string.len);
+	known = known_connection(server, id);
+
+	/* Most rows of most pages are as they were, to the byte. */
+	if (known != NULL &&
+		((VARSIZE(known) == VARSIZE(connection) && memcmp(known, connection, VARSIZE(known)) == 0) ||
+		 !learns(server, id, connection)))
+		return CLERK_CHANGE_NONE;
+	return clerk_track(connection, server, NULL);
 }
 
 void
@@ -364,14 +590,50 @@ clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg)
 	SPI_finish();
 }
 
-void
-clerk_mirror_remove(const char *server, const char *id, TimestampTz since, Tuplestorestate *changes)
+/*
+ * A foreign key's refusal must not end the mirror: so the deletion has a
+ * subtransaction of its own.
+ */
+bool
+clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool *held)
 {
 	NameData	name;
 	Datum		values[] = {name_datum(&name, server), CStringGetTextDatum(id), TimestampTzGetDatum(since)};
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool removed = false;
 
-	SPI_connect();
-	run_statement(MIRROR_REMOVE, values, false);
-	put_rows(changes);
-	SPI_finish();
+	*held = false;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		SPI_connect();
+		run_statement(MIRROR_REMOVE, values, NULL, false);
+		removed = SPI_processed > 0;
+		SPI_finish();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode != ERRCODE_FOREIGN_KEY_VIOLATION &&
+			error->sqlerrcode != ERRCODE_RESTRICT_VIOLATION)
+		{
+			MemoryContextSwitchTo(context);
+			CurrentResourceOwner = owner;
+			ReThrowError(error);
+		}
+		FreeErrorData(error);
+		*held = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return removed || *held;
 }

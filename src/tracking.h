@@ -14,7 +14,6 @@
 
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
-#include "utils/tuplestore.h"
 
 /* What a row says of its connection; strings palloc'd, NULL where it does. */
 typedef struct ClerkTracked
@@ -24,11 +23,20 @@ typedef struct ClerkTracked
 	char	   *provider;
 } ClerkTracked;
 
+/* What an answer did to its row. */
+typedef enum ClerkChange
+{
+	CLERK_CHANGE_NONE,			/* the row knows something newer */
+	CLERK_CHANGE_INSERTED,
+	CLERK_CHANGE_UPDATED
+} ClerkChange;
+
 /*
- * Insert or update the row of a connection as Clerk answered it.  key may be
- * NULL: none, or the one that the row has.
+ * Insert or update the row of a connection as Clerk answered it.  An answer
+ * that is older than the row changes nothing, and what is absent in it stays.
+ * key may be NULL: none, or the one that the row has.
  */
-extern void clerk_track(Jsonb *connection, const char *server, const char *key);
+extern ClerkChange clerk_track(Jsonb *connection, const char *server, const char *key);
 
 /* Delete the row.  Returns whether there was one. */
 extern bool clerk_untrack(const char *server, const char *id);
@@ -47,11 +55,11 @@ extern ClerkTracked *clerk_lock_key(const char *server, const char *key);
 extern char *clerk_tracked_key(const char *server, const char *id);
 
 /*
- * For the mirror.  Only one of a server runs at a time; a page is an array of
- * connections; what changed is added to changes as rows (id, change, key).
+ * For the mirror.  Only one of a server runs at a time.  An element of a page
+ * is tracked unless its row has nothing to learn from it.
  */
 extern void clerk_mirror_lock(const char *server);
-extern void clerk_mirror_page(Jsonb *connections, const char *server, Tuplestorestate *changes);
+extern ClerkChange clerk_mirror_element(Jsonb *page, int n, const char *server);
 
 /*
  * Visit all rows of the server in the order of their ids (C collation).  The
@@ -60,8 +68,10 @@ extern void clerk_mirror_page(Jsonb *connections, const char *server, Tuplestore
 typedef void (*ClerkRowVisitor) (const char *id, TimestampTz synced_at, void *arg);
 extern void clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg);
 
-/* Remove a row that Clerk knows no more, if it was not synced since. */
-extern void clerk_mirror_remove(const char *server, const char *id, TimestampTz since,
-								Tuplestorestate *changes);
+/*
+ * Remove a row that Clerk knows no more: false if it was synced since.  *held:
+ * a user's foreign key keeps it.
+ */
+extern bool clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool *held);
 
 #endif							/* CLERK_TRACKING_H */

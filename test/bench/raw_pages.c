@@ -4,7 +4,8 @@
  *		The least that reading all connections can cost: the pages of the
  *		listing, so many at a time, read and thrown away.
  *
- * raw_pages URL KEY CONCURRENCY prints the milliseconds of the whole.
+ * raw_pages URL KEY CONCURRENCY prints the milliseconds of the whole, and
+ *		what was read.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,6 +22,8 @@ static const char *base;
 static long offset;
 static long total = PAGE_SIZE;
 
+static double bytes;
+
 /* Enough of the first page to see total_count, which ends it. */
 static char tail[64];
 
@@ -28,11 +31,16 @@ static size_t
 drop(char *data, size_t size, size_t count, void *arg)
 {
 	size_t		len = size * count;
-	size_t		keep = len < sizeof(tail) - 1 ? len : sizeof(tail) - 1;
+	size_t		take = len < sizeof(tail) - 1 ? len : sizeof(tail) - 1;
+	size_t		old = strlen(tail);
+	size_t		keep = old + take < sizeof(tail) - 1 ? old : sizeof(tail) - 1 - take;
 
+	/* It may come in pieces. */
 	(void) arg;
-	memset(tail, 0, sizeof(tail));
-	memcpy(tail, data + len - keep, keep);
+	memmove(tail, tail + old - keep, keep);
+	memcpy(tail + keep, data + len - take, take);
+	tail[keep + take] = '\0';
+	bytes += len;
 	return len;
 }
 
@@ -124,7 +132,12 @@ main(int argc, char **argv)
 	total = count ? atol(count + strlen("\"total_count\":")) : 0;
 	if (run(multi, atoi(argv[3])) != 0)
 		return 1;
-	printf("%.1f\n", now_ms() - begin);
+	if (total == 0)
+	{
+		fprintf(stderr, "raw_pages: there is no total_count\n");
+		return 1;
+	}
+	printf("%.1f ms, %ld connections, %.1f MB\n", now_ms() - begin, total, bytes / 1e6);
 	curl_slist_free_all(headers);
 	curl_multi_cleanup(multi);
 	curl_global_cleanup();

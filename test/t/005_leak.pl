@@ -47,7 +47,7 @@ my %scripted = (
 	quota        => { status => 403, body => { errors => [ { code => 'quota_exceeded', message => 'm' } ], clerk_trace_id => 't' } },
 	limited      => { status => 429, headers => { 'Retry-After' => '600' }, body => {} },
 	html         => { status => 502, body => '<html>' . 'x' x 5000, headers => { 'Content-Type' => 'text/html' } },
-	unavailable  => { status => 503, body => '' },
+	unavailable  => { status => 503, body => { errors => [ { message => 'down', long_message => 'Down.', code => 'service_unavailable' } ] } },
 	garbage      => { raw => "\x01\x02 garbage\r\n\r\n" },
 	no_json      => { status => 201, body => '{"id":' },
 	no_utf8      => { status => 201, body_base64 => 'eyJpZCI6ICL/In0=' },
