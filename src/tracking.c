@@ -19,10 +19,10 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "statements.h"
 #include "tracking.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -33,8 +33,6 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-#define MAX_ARGS 12
 
 /* Of a long result. */
 #define ROWS_AT_A_TIME 500
@@ -53,139 +51,84 @@ PG_FUNCTION_INFO_V1(track_enterprise_connection);
 #define LOCK_KEY 1
 #define LOCK_MIRROR 2
 
-/*
- * The statements; %1$s is the extension's schema.  Operators are qualified,
- * as search_path is the caller's.  (A function in the script, with a pinned
- * search_path, costs three times as much for each call.)
- */
-typedef enum StatementId
-{
-	TRACK,
-	SET_KEY,
-	LOCK_BY_ID,
-	LOCK_BY_KEY,
-	READ_BY_ID,
-	MERGE,
-	UNTRACK,
-	MIRROR_ROWS,
-	MIRROR_REMOVE
-} StatementId;
-
-typedef struct Statement
-{
-	const char *text;
-	int			nargs;
-	Oid			args[MAX_ARGS];
-} Statement;
-
 #define ROW_COLUMNS "SELECT t.id, t.key, t.provider, t.ctid::pg_catalog.text FROM %1$s.enterprise_connections t"
 #define BY_ID " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.id OPERATOR(pg_catalog.=) $2"
 #define BY_KEY " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.key OPERATOR(pg_catalog.=) $2"
 
-static const Statement statements[] = {
-	[TRACK] = {"INSERT INTO %1$s.enterprise_connections AS known"
-		" (server, id, key, organization_id, name, provider, domains, active,"
-		" sync_user_attributes, connection, created_at, updated_at, synced_at)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
-		" ON CONFLICT (server, id) DO UPDATE SET"
-		" organization_id = coalesce(excluded.organization_id, known.organization_id),"
-		" name = coalesce(excluded.name, known.name),"
-		" provider = coalesce(excluded.provider, known.provider),"
-		" domains = coalesce(excluded.domains, known.domains),"
-		" active = coalesce(excluded.active, known.active),"
-		" sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes),"
-		" connection = %1$s.enterprise_connection_merge(known.connection, excluded.connection),"
-		" created_at = coalesce(excluded.created_at, known.created_at),"
-		" updated_at = coalesce(excluded.updated_at, known.updated_at),"
-		" synced_at = excluded.synced_at"
-		" WHERE known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at"
-		" OR known.updated_at IS NULL OR excluded.updated_at IS NULL"
-		" RETURNING known.xmax::pg_catalog.text OPERATOR(pg_catalog.=) '0'",
-		12, {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID,
-	JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID}},
-	[SET_KEY] = {"UPDATE %1$s.enterprise_connections t SET key = $3" BY_ID
-	" AND (t.key IS NULL OR t.key OPERATOR(pg_catalog.<>) $3)", 3, {NAMEOID, TEXTOID, TEXTOID}},
-	[LOCK_BY_ID] = {ROW_COLUMNS BY_ID " FOR UPDATE", 2, {NAMEOID, TEXTOID}},
-	[LOCK_BY_KEY] = {ROW_COLUMNS BY_KEY " FOR UPDATE", 2, {NAMEOID, TEXTOID}},
-	[READ_BY_ID] = {ROW_COLUMNS BY_ID, 2, {NAMEOID, TEXTOID}},
-	[MERGE] = {"SELECT %1$s.enterprise_connection_merge(t.connection, $3)"
-		" OPERATOR(pg_catalog.<>) t.connection FROM %1$s.enterprise_connections t" BY_ID,
-	3, {NAMEOID, TEXTOID, JSONBOID}},
-	[UNTRACK] = {"DELETE FROM %1$s.enterprise_connections t" BY_ID, 2, {NAMEOID, TEXTOID}},
-	[MIRROR_ROWS] = {"SELECT t.id, t.synced_at FROM %1$s.enterprise_connections t"
-		" WHERE t.server OPERATOR(pg_catalog.=) $1 ORDER BY t.id USING OPERATOR(pg_catalog.<)", 1, {NAMEOID}},
-	[MIRROR_REMOVE] = {"DELETE FROM %1$s.enterprise_connections t" BY_ID
-	" AND t.synced_at OPERATOR(pg_catalog.<) $3", 3, {NAMEOID, TEXTOID, TIMESTAMPTZOID}},
+static ClerkStatement track_statement = {
+	.text = "INSERT INTO %1$s.enterprise_connections AS known"
+	" (server, id, key, organization_id, name, provider, domains, active,"
+	" sync_user_attributes, connection, created_at, updated_at, synced_at)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
+	" ON CONFLICT (server, id) DO UPDATE SET"
+	" organization_id = coalesce(excluded.organization_id, known.organization_id),"
+	" name = coalesce(excluded.name, known.name),"
+	" provider = coalesce(excluded.provider, known.provider),"
+	" domains = coalesce(excluded.domains, known.domains),"
+	" active = coalesce(excluded.active, known.active),"
+	" sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes),"
+	" connection = %1$s.enterprise_connection_merge(known.connection, excluded.connection),"
+	" created_at = coalesce(excluded.created_at, known.created_at),"
+	" updated_at = coalesce(excluded.updated_at, known.updated_at),"
+	" synced_at = excluded.synced_at"
+	" WHERE known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at"
+	" OR known.updated_at IS NULL OR excluded.updated_at IS NULL"
+	" RETURNING known.xmax::pg_catalog.text OPERATOR(pg_catalog.=) '0'",
+	.nargs = 12,
+	.args = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
 };
 
-static SPIPlanPtr plans[lengthof(statements)];
+static ClerkStatement set_key_statement = {
+	.text = "UPDATE %1$s.enterprise_connections t SET key = $3" BY_ID
+	" AND (t.key IS NULL OR t.key OPERATOR(pg_catalog.<>) $3)",
+	.nargs = 3,
+	.args = {NAMEOID, TEXTOID, TEXTOID},
+};
 
-/* The schema that the plans name; another one means the extension is another. */
-static Oid	plans_namespace = InvalidOid;
+static ClerkStatement lock_by_id_statement = {
+	.text = ROW_COLUMNS BY_ID " FOR UPDATE",
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
+};
 
-/*-------------------------------------------------------------------------
- * Running statements
- *-------------------------------------------------------------------------
- */
+static ClerkStatement lock_by_key_statement = {
+	.text = ROW_COLUMNS BY_KEY " FOR UPDATE",
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
+};
 
-static SPIPlanPtr
-statement_plan(StatementId id)
-{
-	const Statement *statement = &statements[id];
-	Oid			namespace = clerk_catalog()->namespace;
+static ClerkStatement read_by_id_statement = {
+	.text = ROW_COLUMNS BY_ID,
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
+};
 
-	if (plans_namespace != namespace)
-	{
-		for (size_t i = 0; i < lengthof(plans); i++)
-		{
-			if (plans[i] != NULL)
-				SPI_freeplan(plans[i]);
-			plans[i] = NULL;
-		}
-		plans_namespace = namespace;
-	}
-	if (plans[id] == NULL)
-	{
-		char	   *schema = pstrdup(quote_identifier(get_namespace_name(namespace)));
-		SPIPlanPtr	plan = SPI_prepare(psprintf(statement->text, schema), statement->nargs,
-									   (Oid *) statement->args);
+static ClerkStatement merge_statement = {
+	.text = "SELECT %1$s.enterprise_connection_merge(t.connection, $3)"
+	" OPERATOR(pg_catalog.<>) t.connection FROM %1$s.enterprise_connections t" BY_ID,
+	.nargs = 3,
+	.args = {NAMEOID, TEXTOID, JSONBOID},
+};
 
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare \"%s\"", statement->text);
-		plans[id] = plan;
-	}
-	return plans[id];
-}
+static ClerkStatement untrack_statement = {
+	.text = "DELETE FROM %1$s.enterprise_connections t" BY_ID,
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
+};
 
-/*
- * Run a statement as the tables' owner; SPI must be connected.  latest: with
- * the latest snapshot rather than that of the transaction.
- */
-static void
-run_statement(StatementId id, Datum *values, const char *nulls, bool latest)
-{
-	ClerkUser	saved;
-	Snapshot	snapshot = InvalidSnapshot;
-	int			result;
+static ClerkStatement mirror_rows_statement = {
+	.text = "SELECT t.id, t.synced_at FROM %1$s.enterprise_connections t"
+	" WHERE t.server OPERATOR(pg_catalog.=) $1 ORDER BY t.id USING OPERATOR(pg_catalog.<)",
+	.nargs = 1,
+	.args = {NAMEOID},
+};
 
-	clerk_become_owner(&saved);
-	if (latest)
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-	result = SPI_execute_snapshot(statement_plan(id), values, nulls, snapshot,
-								  InvalidSnapshot, false, true, 0);
-	if (snapshot != InvalidSnapshot)
-		UnregisterSnapshot(snapshot);
-	if (result < 0)
-		elog(ERROR, "could not run \"%s\": SPI error %d", statements[id].text, result);
-	clerk_restore_user(&saved);
-}
-
-static Datum
-name_datum(NameData *buf, const char *name)
-{
-	namestrcpy(buf, name);
-	return NameGetDatum(buf);
-}
+static ClerkStatement mirror_remove_statement = {
+	.text = "DELETE FROM %1$s.enterprise_connections t" BY_ID
+	" AND t.synced_at OPERATOR(pg_catalog.<) $3",
+	.nargs = 3,
+	.args = {NAMEOID, TEXTOID, TIMESTAMPTZOID},
+};
 
 /*-------------------------------------------------------------------------
  * An answer's columns
@@ -200,8 +143,8 @@ name_datum(NameData *buf, const char *name)
 
 typedef struct Columns
 {
-	Datum		values[MAX_ARGS];
-	char		nulls[MAX_ARGS];
+	Datum		values[CLERK_STATEMENT_MAX_ARGS];
+	char		nulls[CLERK_STATEMENT_MAX_ARGS];
 	int			count;
 } Columns;
 
@@ -299,7 +242,7 @@ set_key(Datum server, Datum id, const char *key)
 {
 	Datum		values[] = {server, id, CStringGetTextDatum(key)};
 
-	run_statement(SET_KEY, values, NULL, false);
+	clerk_run(&set_key_statement, values, NULL, false);
 }
 
 ClerkChange
@@ -311,7 +254,7 @@ clerk_track(Jsonb *connection, const char *server, const char *key)
 	bool		isnull;
 
 	SPI_connect();
-	add_column(&columns, false, name_datum(&name, server));
+	add_column(&columns, false, clerk_name_datum(&name, server));
 	add_text(&columns, connection, "id");
 	add_column(&columns, key == NULL, key ? CStringGetTextDatum(key) : (Datum) 0);
 	add_text(&columns, connection, "organization_id");
@@ -323,9 +266,9 @@ clerk_track(Jsonb *connection, const char *server, const char *key)
 	add_column(&columns, false, JsonbPGetDatum(connection));
 	add_timestamp(&columns, connection, "created_at");
 	add_timestamp(&columns, connection, "updated_at");
-	Assert(columns.count == statements[TRACK].nargs);
+	Assert(columns.count == track_statement.nargs);
 
-	run_statement(TRACK, columns.values, columns.nulls, false);
+	clerk_run(&track_statement, columns.values, columns.nulls, false);
 	if (SPI_processed == 1)
 		change = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) ?
 			CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED;
@@ -339,11 +282,11 @@ bool
 clerk_untrack(const char *server, const char *id)
 {
 	NameData	name;
-	Datum		values[] = {name_datum(&name, server), CStringGetTextDatum(id)};
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(id)};
 	bool		result;
 
 	SPI_connect();
-	run_statement(UNTRACK, values, NULL, false);
+	clerk_run(&untrack_statement, values, NULL, false);
 	result = SPI_processed > 0;
 	SPI_finish();
 	return result;
@@ -399,23 +342,23 @@ found_row(MemoryContext context, char **ctid)
 }
 
 static ClerkTracked *
-lock_row(StatementId statement, const char *server, const char *value)
+lock_row(ClerkStatement *statement, const char *server, const char *value)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	NameData	name;
-	Datum		values[] = {name_datum(&name, server), CStringGetTextDatum(value)};
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(value)};
 	ClerkTracked *row;
 	char	   *ctid;
 
 	SPI_connect();
-	run_statement(statement, values, NULL, true);
+	clerk_run(statement, values, NULL, true);
 	row = found_row(caller, &ctid);
 	if (row != NULL && IsolationUsesXactSnapshot())
 	{
 		Datum		by_id[] = {values[0], CStringGetTextDatum(row->id)};
 		char	   *visible_ctid;
 
-		run_statement(READ_BY_ID, by_id, NULL, false);
+		clerk_run(&read_by_id_statement, by_id, NULL, false);
 		(void) found_row(caller, &visible_ctid);
 		if (visible_ctid == NULL || strcmp(ctid, visible_ctid) != 0)
 			ereport(ERROR,
@@ -445,14 +388,14 @@ lock_object(const char *server, const char *object, uint16 kind)
 ClerkTracked *
 clerk_lock_id(const char *server, const char *id)
 {
-	return lock_row(LOCK_BY_ID, server, id);
+	return lock_row(&lock_by_id_statement, server, id);
 }
 
 ClerkTracked *
 clerk_lock_key(const char *server, const char *key)
 {
 	lock_object(server, key, LOCK_KEY);
-	return lock_row(LOCK_BY_KEY, server, key);
+	return lock_row(&lock_by_key_statement, server, key);
 }
 
 char *
@@ -460,12 +403,12 @@ clerk_tracked_key(const char *server, const char *id)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	NameData	name;
-	Datum		values[] = {name_datum(&name, server), CStringGetTextDatum(id)};
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(id)};
 	ClerkTracked *row;
 	char	   *ctid;
 
 	SPI_connect();
-	run_statement(READ_BY_ID, values, NULL, true);
+	clerk_run(&read_by_id_statement, values, NULL, true);
 	row = found_row(caller, &ctid);
 	SPI_finish();
 	return row ? row->key : NULL;
@@ -498,7 +441,7 @@ known_connection(const char *server, const char *id)
 	HeapTuple	tuple;
 	Jsonb	   *result = NULL;
 
-	ScanKeyInit(&keys[0], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, name_datum(&name, server));
+	ScanKeyInit(&keys[0], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
 	ScanKeyEntryInitialize(&keys[1], 0, COLUMN_ID, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(id));
 	scan = systable_beginscan(rel, catalog->connections_key, true, GetActiveSnapshot(), 2, keys);
@@ -522,12 +465,12 @@ static bool
 learns(const char *server, const char *id, Jsonb *connection)
 {
 	NameData	name;
-	Datum		values[] = {name_datum(&name, server), CStringGetTextDatum(id), JsonbPGetDatum(connection)};
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(id), JsonbPGetDatum(connection)};
 	bool		isnull;
 	bool		result;
 
 	SPI_connect();
-	run_statement(MERGE, values, NULL, false);
+	clerk_run(&merge_statement, values, NULL, false);
 	result = SPI_processed == 0 ||
 		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
@@ -561,13 +504,13 @@ void
 clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg)
 {
 	NameData	name;
-	Datum		values[] = {name_datum(&name, server)};
+	Datum		values[] = {clerk_name_datum(&name, server)};
 	ClerkUser	saved;
 	Portal		portal;
 
 	SPI_connect();
 	clerk_become_owner(&saved);
-	portal = SPI_cursor_open(NULL, statement_plan(MIRROR_ROWS), values, NULL, false);
+	portal = SPI_cursor_open(NULL, clerk_statement_plan(&mirror_rows_statement), values, NULL, false);
 	clerk_restore_user(&saved);
 	for (;;)
 	{
@@ -598,7 +541,7 @@ bool
 clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool *held)
 {
 	NameData	name;
-	Datum		values[] = {name_datum(&name, server), CStringGetTextDatum(id), TimestampTzGetDatum(since)};
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(id), TimestampTzGetDatum(since)};
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool removed = false;
@@ -609,7 +552,7 @@ clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool 
 	PG_TRY();
 	{
 		SPI_connect();
-		run_statement(MIRROR_REMOVE, values, NULL, false);
+		clerk_run(&mirror_remove_statement, values, NULL, false);
 		removed = SPI_processed > 0;
 		SPI_finish();
 		ReleaseCurrentSubTransaction();
