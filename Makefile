@@ -11,7 +11,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
 DATA = $(wildcard src/pg_clerk--*.sql)
 
-REGRESS = setup params composite create errors settings privileges
+REGRESS = setup params composite create errors settings privileges calls upsert mirror batch
 REGRESS_OPTS = --encoding=UTF8
 
 PKG_CONFIG ?= pkg-config

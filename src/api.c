@@ -20,7 +20,7 @@ typedef enum AnswerShape
 {
 	SHAPE_CONNECTION,			/* an object with an id, that of the call if it has one */
 	SHAPE_PAGE,					/* an object with an array "data" */
-	SHAPE_DELETED,				/* an object */
+	SHAPE_DELETED,				/* an object with "deleted": true */
 	SHAPE_URL					/* an object with a string "url" */
 } AnswerShape;
 
@@ -146,6 +146,7 @@ shape_fault(const ClerkCall *call, Jsonb *answer)
 {
 	JsonbValue	buf;
 	JsonbValue *data;
+	JsonbValue *deleted;
 	const char *id;
 
 	if (!JB_ROOT_IS_OBJECT(answer))
@@ -169,6 +170,12 @@ shape_fault(const ClerkCall *call, Jsonb *answer)
 				return "has no member \"url\"";
 			return NULL;
 		case SHAPE_DELETED:
+			id = clerk_jsonb_string(answer, "id");
+			if (id != NULL && strcmp(id, call->id) != 0)
+				return "is about another connection";
+			deleted = member(answer, "deleted", &buf);
+			if (deleted == NULL || deleted->type != jbvBool || !deleted->val.boolean)
+				return "does not say that it is deleted";
 			return NULL;
 	}
 	return NULL;

@@ -18,6 +18,7 @@
 #include "json.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "rollback.h"
 #include "tracking.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -169,6 +170,8 @@ batch_done(ClerkCall *call, void *arg)
 			call->report->message = psprintf("the enterprise connection \"%s\" was created, but not completed: %s",
 											 item->id, call->report->message);
 		item->error = error_to_jsonb(call->report);
+		if (call->report->connection_id != NULL)
+			clerk_rollback_note_failed(batch->settings, call->report->connection_id);
 		return;
 	}
 	item->connection = clerk_jsonb_copy(call->result);

@@ -221,6 +221,14 @@ created_context(void *arg)
 	errcontext("tracking of the enterprise connection \"%s\", which exists at Clerk now", (char *) arg);
 }
 
+char *
+clerk_server_clause(const ClerkSettings *settings)
+{
+	if (strcmp(settings->server_name, clerk_default_server) == 0)
+		return "";
+	return psprintf(", server => %s", quote_literal_cstr(settings->server_name));
+}
+
 void
 clerk_note_creation(const ClerkSettings *settings, Jsonb *connection, const char *key)
 {
@@ -233,6 +241,8 @@ clerk_note_creation(const ClerkSettings *settings, Jsonb *connection, const char
 	callback.arg = id;
 	error_context_stack = &callback;
 	clerk_rollback_note(settings, id);
+	if (key != NULL)
+		clerk_free_key(settings->server_name, key);
 	clerk_track(connection, settings->server_name, key);
 	error_context_stack = callback.previous;
 }
@@ -263,11 +273,12 @@ complete_creation(const ClerkSettings *settings, const ClerkParams *params, Json
 
 	report->message = psprintf("the enterprise connection \"%s\" was created, but not completed: %s",
 							   id, report->message);
-	report->hint = psprintf("Complete it with update_enterprise_connection(%s, %s).",
+	report->hint = psprintf("Complete it with update_enterprise_connection(%s, %s%s).",
 							quote_literal_cstr(id),
 							params->patch->len > MAX_HINT_PARAMS ? "..." :
 							quote_literal_cstr(pg_any_to_server(params->patch->text,
-																(int) params->patch->len, PG_UTF8)));
+																(int) params->patch->len, PG_UTF8)),
+							clerk_server_clause(settings));
 	clerk_report_raise(WARNING, report);
 	return created;
 }
@@ -276,10 +287,19 @@ Jsonb *
 clerk_create(const ClerkSettings *settings, const ClerkParams *params, const char *key,
 			 ClerkReport **report)
 {
-	Jsonb	   *created = clerk_call(settings, CLERK_CREATE, NULL, params->body, params->secrets, report);
+	ClerkReport *failure;
+	Jsonb	   *created = clerk_call(settings, CLERK_CREATE, NULL, params->body, params->secrets, &failure);
 
 	if (created == NULL)
+	{
+		/* An answer that cannot be used may have told the id. */
+		if (failure->connection_id != NULL)
+			clerk_rollback_note_failed(settings, failure->connection_id);
+		if (report == NULL)
+			clerk_report_raise(ERROR, failure);
+		*report = failure;
 		return NULL;
+	}
 	clerk_note_creation(settings, created, key);
 	return params->patch ? complete_creation(settings, params, created) : created;
 }
@@ -359,11 +379,11 @@ delete_enterprise_connection(PG_FUNCTION_ARGS)
 	(void) clerk_lock_id(settings->server_name, id);
 	tracked = clerk_untrack(settings->server_name, id);
 	deleted = clerk_call(settings, CLERK_DELETE, id, NULL, NIL, &report);
+	if (deleted == NULL && !(tracked && clerk_report_is_gone(report)))
+		clerk_report_raise(ERROR, report);
+	clerk_rollback_forget(settings->server_name, id);
 	if (deleted != NULL)
 		PG_RETURN_JSONB_P(deleted);
-
-	if (!tracked || report->status != 404)
-		clerk_report_raise(ERROR, report);
 	ereport(NOTICE,
 			(errmsg("enterprise connection \"%s\" did not exist at Clerk any more; its tracking row is removed", id)));
 	PG_RETURN_NULL();

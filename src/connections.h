@@ -43,6 +43,9 @@ extern Jsonb *clerk_call(const ClerkSettings *settings, ClerkEndpoint endpoint, 
 extern Jsonb *clerk_create(const ClerkSettings *settings, const ClerkParams *params,
 						   const char *key, ClerkReport **report);
 
+/* What a hint with a call must add, if the server is not the default one. */
+extern char *clerk_server_clause(const ClerkSettings *settings);
+
 /*
  * Take note of a connection that was just created: for the case of a
  * rollback, and in the tracking table.

@@ -23,6 +23,9 @@
 /* Where Clerk answers 429 without saying how long, in ms. */
 #define DEFAULT_RETRY_AFTER 1000
 
+/* Where it says 0, in ms: a server that repeats itself must not be hammered. */
+#define MIN_RETRY_AFTER 50
+
 /*
  * How fast a server may be asked: a request is let through when due is not
  * more than a second ahead, and moves due on by the interval.  So a second's
@@ -44,8 +47,9 @@ typedef struct Attempt
 	dlist_node	node;
 	ClerkCall  *call;
 	ClerkHttpRequest *request;	/* NULL while waiting */
-	MemoryContext context;		/* of request and outcome */
-	int64		deadline;		/* ms; set when first sent */
+	MemoryContext context;		/* of request and outcome; reset for each try */
+	int64		give_up;		/* ms; no retry of a 429 after this */
+	int64		deadline;		/* ms; of this try */
 	int64		not_before;		/* ms; of a retry */
 	int			tries;
 } Attempt;
@@ -114,12 +118,10 @@ pace_count(const Run *run)
 static Attempt *
 new_attempt(Run *run, ClerkCall *call)
 {
-	MemoryContext context = AllocSetContextCreate(run->context, "pg_clerk call",
-												  ALLOCSET_SMALL_SIZES);
-	Attempt    *attempt = MemoryContextAllocZero(context, sizeof(*attempt));
+	Attempt    *attempt = MemoryContextAllocZero(run->context, sizeof(*attempt));
 
 	attempt->call = call;
-	attempt->context = context;
+	attempt->context = AllocSetContextCreate(run->context, "pg_clerk call", ALLOCSET_SMALL_SIZES);
 	dlist_push_tail(&run->waiting, &attempt->node);
 	run->busy++;
 	return attempt;
@@ -130,11 +132,15 @@ send_attempt(Run *run, Attempt *attempt)
 {
 	int64		now = clerk_http_now();
 
+	MemoryContextReset(attempt->context);
 	MemoryContextSwitchTo(attempt->context);
+
 	/*
 	 * One call alone ends in time with all its retries.  Among many, the wait
 	 * for a place or for done() must not eat up a retry's time.
 	 */
+	if (attempt->tries == 0)
+		attempt->give_up = now + run->settings->timeout;
 	if (attempt->tries++ == 0 || run->dispatch->concurrency > 1)
 		attempt->deadline = now + run->settings->timeout;
 	attempt->request = clerk_api_request(run->settings, attempt->call);
@@ -196,7 +202,7 @@ retry(Run *run, Attempt *attempt)
 		return false;
 
 	if (limited)
-		pause = report->retry_after >= 0 ? report->retry_after : DEFAULT_RETRY_AFTER;
+		pause = report->retry_after >= 0 ? Max(report->retry_after, MIN_RETRY_AFTER) : DEFAULT_RETRY_AFTER;
 	else
 	{
 		pause = RETRY_PAUSE << Min(attempt->tries - 1, 6);
@@ -204,8 +210,11 @@ retry(Run *run, Attempt *attempt)
 		pause = Max(pause, report->retry_after);
 	}
 	attempt->not_before = clerk_http_now() + pause;
-	if (run->dispatch->concurrency == 1 ? attempt->not_before >= attempt->deadline :
-		pause >= run->settings->timeout)
+
+	/* Of many, each try has the whole time. */
+	if (!limited && run->dispatch->concurrency > 1)
+		attempt->deadline = attempt->not_before + run->settings->timeout;
+	if (attempt->not_before >= (limited ? attempt->give_up : attempt->deadline))
 		return false;
 
 	/* The other calls would be refused as well until then. */
@@ -240,6 +249,7 @@ finish_attempt(Run *run, ClerkHttpRequest *request)
 	run->dispatch->done(attempt->call, run->dispatch->arg);
 	MemoryContextSwitchTo(run->context);
 	MemoryContextDelete(attempt->context);
+	pfree(attempt);
 }
 
 /*

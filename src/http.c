@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "access/xact.h"
 #include "compat.h"
 #include "http.h"
 #include "lib/ilist.h"
@@ -72,6 +73,8 @@ typedef struct ClerkHttpTransfer
 
 struct ClerkHttpSet
 {
+	dlist_node	node;			/* in the pool's list */
+	int			nest_level;		/* of the (sub)transaction that began it */
 	dlist_head	running;
 	dlist_head	finished;		/* not yet returned by clerk_http_next */
 	dlist_head	returned;		/* not yet released */
@@ -104,11 +107,12 @@ typedef struct Pool
 	CURL	   *spare[SPARE_HANDLES];
 	int			nspare;
 	int			max_concurrency;	/* largest of the sets since multi was made */
+	dlist_head	sets;			/* that have not ended */
 	int			nsets;
 	int			connecting;		/* transfers that may need a new connection */
 } Pool;
 
-static Pool pool = {.timer = -1};
+static Pool pool = {.timer = -1, .sets = DLIST_STATIC_INIT(pool.sets)};
 
 int64
 clerk_http_now(void)
@@ -512,22 +516,28 @@ transfer_release(ClerkHttpTransfer *transfer)
 	} while (0)
 
 static void
+add_header(ClerkHttpTransfer *transfer, const char *header)
+{
+	struct curl_slist *longer = curl_slist_append(transfer->headers, header);
+
+	if (longer == NULL)
+		out_of_memory();
+	transfer->headers = longer;
+}
+
+static void
 set_headers(ClerkHttpTransfer *transfer)
 {
 	ListCell   *lc;
 	CURL	   *easy = transfer->easy;
-	struct curl_slist *longer;
 
-	/* Without the second, a large body would wait for a 100 Continue. */
 	foreach(lc, transfer->request->headers)
-	{
-		if ((longer = curl_slist_append(transfer->headers, lfirst(lc))) == NULL)
-			out_of_memory();
-		transfer->headers = longer;
-	}
-	if ((longer = curl_slist_append(transfer->headers, "Expect:")) == NULL)
-		out_of_memory();
-	transfer->headers = longer;
+		add_header(transfer, lfirst(lc));
+
+	/* A large body would wait for a 100 Continue; an empty one is no form. */
+	add_header(transfer, "Expect:");
+	if (transfer->request->body != NULL && transfer->request->body_len == 0)
+		add_header(transfer, "Content-Type:");
 	SET_OPTION(CURLOPT_HTTPHEADER, transfer->headers);
 }
 
@@ -683,6 +693,7 @@ set_cleanup(void *arg)
 	if (set->ended)
 		return;
 	set->ended = true;
+	dlist_delete(&set->node);
 	dlist_foreach_modify(iter, &set->running)
 		transfer_release(dlist_container(ClerkHttpTransfer, node, iter.cur));
 	dlist_foreach_modify(iter, &set->finished)
@@ -706,6 +717,8 @@ clerk_http_begin(int concurrency)
 	set->cleanup.func = set_cleanup;
 	set->cleanup.arg = set;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &set->cleanup);
+	set->nest_level = GetCurrentTransactionNestLevel();
+	dlist_push_tail(&pool.sets, &set->node);
 	pool.nsets++;
 
 	/*
@@ -815,6 +828,20 @@ void
 clerk_http_end(ClerkHttpSet *set)
 {
 	set_cleanup(set);
+}
+
+void
+clerk_http_abandon(int nest_level)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &pool.sets)
+	{
+		ClerkHttpSet *set = dlist_container(ClerkHttpSet, node, iter.cur);
+
+		if (set->nest_level >= nest_level)
+			set_cleanup(set);
+	}
 }
 
 void

@@ -94,6 +94,13 @@ extern void clerk_http_release(ClerkHttpRequest *request);
 
 extern void clerk_http_end(ClerkHttpSet *set);
 
+/*
+ * End the sets that were begun at this nesting level of subtransactions or a
+ * deeper one.  For an abort, whose callbacks come before the contexts are
+ * reset: nothing more of what was aborted shall be sent.
+ */
+extern void clerk_http_abandon(int nest_level);
+
 /* Milliseconds on a clock that is never set. */
 extern int64 clerk_http_now(void);
 

@@ -184,9 +184,27 @@ update_known(const Upsert *upsert, const char *id, const char *provider)
 					   nothing ? NULL : params->body, nothing ? NIL : params->secrets, &report);
 	if (known != NULL)
 		clerk_track(known, upsert->settings->server_name, upsert->key);
-	else if (report->status != 404)
+	else if (!clerk_report_is_gone(report))
 		clerk_report_raise(ERROR, report);
 	return known;
+}
+
+/*
+ * Clerk's refusal, with what is known of the connection in the way.
+ */
+static void
+refuse_duplicate(const Upsert *upsert, ClerkReport *report, const char *other)
+{
+	char	   *key = other ? clerk_tracked_key(upsert->settings->server_name, other) : NULL;
+
+	if (key != NULL)
+		report->hint = psprintf("Connection \"%s\", which has one of the domains, belongs to the key \"%s\".", other, key);
+	else if (other != NULL)
+		report->hint = psprintf("Connection \"%s\" has one of the domains. If it is the one that is meant, bind it to the key with "
+								"adopt_enterprise_connection(%s, %s%s).", other,
+								quote_literal_cstr(upsert->key), quote_literal_cstr(other),
+								clerk_server_clause(upsert->settings));
+	clerk_report_raise(ERROR, report);
 }
 
 /*
@@ -196,22 +214,25 @@ update_known(const Upsert *upsert, const char *id, const char *provider)
 static Jsonb *
 adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *report)
 {
+	const char *server = upsert->settings->server_name;
 	char	   *other;
 	Jsonb	   *found = find_created(upsert, params->body, &other);
 	Jsonb	   *updated;
 	char	   *id;
 
 	if (found == NULL)
-	{
-		if (other != NULL)
-			report->hint = psprintf("Connection \"%s\" has one of the domains. If it is the one that is meant, bind it to the key with "
-									"adopt_enterprise_connection(%s, %s).", other,
-									quote_literal_cstr(upsert->key), quote_literal_cstr(other));
-		clerk_report_raise(ERROR, report);
-	}
+		refuse_duplicate(upsert, report, other);
+
+	/*
+	 * Tracking it locks its row, and waits for another session that may be
+	 * about to give it another key: so that is looked at afterwards.
+	 */
 	id = clerk_jsonb_string(found, "id");
-	(void) clerk_lock_id(upsert->settings->server_name, id);
-	clerk_track(found, upsert->settings->server_name, upsert->key);
+	clerk_track(found, server, NULL);
+	if (clerk_tracked_key(server, id) != NULL)
+		refuse_duplicate(upsert, report, id);
+	clerk_free_key(server, upsert->key);
+	clerk_track(found, server, upsert->key);
 
 	/* The earlier call may have had other parameters beside those. */
 	updated = update_known(upsert, id, clerk_jsonb_string(found, "provider"));
@@ -258,6 +279,7 @@ upsert_enterprise_connection(PG_FUNCTION_ARGS)
 
 		/* Gone at Clerk: the key gets a new one. */
 		(void) clerk_untrack(upsert.settings->server_name, known->id);
+		(void) clerk_lock_key(upsert.settings->server_name, upsert.key);
 	}
 	PG_RETURN_JSONB_P(create_under_key(&upsert));
 }
@@ -286,6 +308,7 @@ adopt_enterprise_connection(PG_FUNCTION_ARGS)
 				 errhint("Delete that one, or give it another key with adopt_enterprise_connection(), first.")));
 	(void) clerk_lock_id(settings->server_name, id);
 	connection = clerk_call(settings, CLERK_GET, id, NULL, NIL, NULL);
+	clerk_free_key(settings->server_name, key);
 	clerk_track(connection, settings->server_name, key);
 	PG_RETURN_JSONB_P(connection);
 }

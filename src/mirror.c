@@ -35,6 +35,9 @@
  */
 #define SWAPPED_KEY_ROWS 10
 
+/* So many elements of a page are on the next one, too. */
+#define PAGE_OVERLAP 10
+
 PG_FUNCTION_INFO_V1(mirror_enterprise_connections);
 
 typedef struct Mirror
@@ -56,7 +59,8 @@ typedef struct Mirror
 	Tuplesortstate *seen;
 	Tuplesortstate *unseen;
 	text	   *next_seen;		/* NULL at the end */
-	int64		rows;
+	int64		rows;			/* in the table, by now */
+	int64		inserted;		/* of them, by this mirror */
 	int64		unseen_rows;
 } Mirror;
 
@@ -90,6 +94,16 @@ begin_sort(void)
  */
 
 /*
+ * Pages overlap: what is deleted meanwhile moves the rest forward, and a new
+ * connection must not slip through between two of them.
+ */
+static int64
+page_step(const Mirror *mirror)
+{
+	return mirror->page_size > 2 * PAGE_OVERLAP ? mirror->page_size - PAGE_OVERLAP : mirror->page_size;
+}
+
+/*
  * The first page is waited for: it says how many there are.
  */
 static ClerkCall *
@@ -106,7 +120,7 @@ page_next(void *arg)
 	page->call.endpoint = CLERK_LIST;
 	page->call.query = clerk_page_query(NULL, page->offset, mirror->page_size);
 	page->call.caller = page;
-	mirror->next_offset += mirror->page_size;
+	mirror->next_offset += page_step(mirror);
 	return &page->call;
 }
 
@@ -122,7 +136,7 @@ note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
 		mirror->first_done = true;
 		if (count > 0 && count < mirror->page_size && total > count)
 			mirror->page_size = count;
-		mirror->next_offset = mirror->page_size;
+		mirror->next_offset = page_step(mirror);
 		mirror->end = total;
 	}
 	mirror->end = Max(mirror->end, total);
@@ -157,7 +171,10 @@ take_element(Mirror *mirror, Jsonb *page, int n)
 		char	   *copy = pnstrdup(id, len);
 
 		if (change == CLERK_CHANGE_INSERTED)
+		{
+			mirror->inserted++;
 			add_change(mirror, copy, NULL, "inserted");
+		}
 		else
 			add_change(mirror, copy, clerk_tracked_key(server, copy), "updated");
 	}
@@ -292,10 +309,13 @@ unseen_done(ClerkCall *call, void *arg)
 
 	if (call->result != NULL)
 		take_element(mirror, array_of(call->result), 0);
-	else if (call->report->status == 404)
+	else if (clerk_report_is_gone(call->report))
 		remove_row(mirror, call->id);
 	else
+	{
+		call->report->message = psprintf("%s (of connection \"%s\")", call->report->message, call->id);
 		clerk_report_raise(ERROR, call->report);
+	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(mirror->scratch);
 	pfree((void *) call->id);
@@ -306,7 +326,7 @@ static void
 check_swapped_key(const Mirror *mirror)
 {
 	int64		unseen = mirror->unseen_rows;
-	int64		all = mirror->rows;
+	int64		all = mirror->rows - mirror->inserted;
 
 	if (all < SWAPPED_KEY_ROWS || unseen * 2 <= all)
 		return;

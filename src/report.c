@@ -377,6 +377,7 @@ report_status(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 		appendStringInfo(&detail, "The answer is not in the shape of Clerk's errors: it may come from a proxy in between.");
 	add_trace_id(subject, report, request, &detail);
 	report->detail = detail.data;
+	report->of_clerk = text != NULL;
 	report->errors = copy_errors(subject, request);
 	report->retry = retry_for_status(subject, report, text != NULL);
 
@@ -510,6 +511,12 @@ clerk_report_failure(const ClerkReportSubject *subject, const ClerkHttpRequest *
 								   request->status / 100 == 3 ?
 								   "is a redirect, which is not followed" :
 								   "has a status that Clerk does not use");
+}
+
+bool
+clerk_report_is_gone(const ClerkReport *report)
+{
+	return report->status == 404 && report->of_clerk;
 }
 
 void

@@ -38,6 +38,7 @@ typedef struct ClerkReport
 	char	   *param_name;		/* of Clerk's first error */
 	char	   *trace_id;
 	int			status;			/* HTTP status, 0 if there was none */
+	bool		of_clerk;		/* the answer is in the shape of Clerk's errors */
 	Jsonb	   *errors;			/* Clerk's array of errors */
 	ClerkRetry	retry;
 	int64		retry_after;	/* ms, -1: Clerk did not say */
@@ -71,6 +72,9 @@ extern ClerkReport *clerk_report_failure(const ClerkReportSubject *subject,
 extern ClerkReport *clerk_report_unreadable(const ClerkReportSubject *subject,
 											const ClerkHttpRequest *request,
 											const char *fault);
+
+/* Did Clerk itself say that it knows no such id? */
+extern bool clerk_report_is_gone(const ClerkReport *report);
 
 /* ereport it; returns only if elevel is below ERROR. */
 extern void clerk_report_raise(int elevel, const ClerkReport *report);

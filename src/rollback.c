@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "api.h"
 #include "http.h"
+#include "json.h"
 #include "rollback.h"
 #include "utils/memutils.h"
 
@@ -67,10 +68,49 @@ clerk_rollback_note(const ClerkSettings *settings, const char *id)
 	MemoryContextSwitchTo(old);
 }
 
+void
+clerk_rollback_note_failed(const ClerkSettings *settings, const char *id)
+{
+	if (clerk_on_rollback == CLERK_ROLLBACK_DELETE)
+		clerk_rollback_note(settings, id);
+}
+
+void
+clerk_rollback_forget(const char *server_name, const char *id)
+{
+	ListCell   *lc;
+
+	foreach(lc, notes)
+	{
+		Note	   *note = lfirst(lc);
+
+		if (strcmp(note->id, id) == 0 && strcmp(note->server_name, server_name) == 0)
+			note->gone = true;
+	}
+}
+
 /*-------------------------------------------------------------------------
  * Deleting
  *-------------------------------------------------------------------------
  */
+
+/*
+ * Deleted, or not known to Clerk?  A 404 of somebody in between says nothing.
+ */
+static bool
+says_gone(const ClerkHttpRequest *request)
+{
+	const char *fault;
+	ClerkJson  *json;
+	ClerkJson  *errors;
+
+	if (request->outcome != CLERK_HTTP_ANSWERED)
+		return false;
+	if (request->status != 404)
+		return request->status / 100 == 2;
+	json = request->answer_len > 0 ? clerk_json_parse(request->answer, request->answer_len, &fault) : NULL;
+	return json != NULL && clerk_json_get(json, "errors", &errors);
+}
 
 /*
  * Send the deletions and wait for the answers, as long as there is time.
@@ -91,7 +131,7 @@ send_deletions(List *rolled_back)
 			Note	   *note = lfirst(lc);
 			int64		left = until - clerk_http_now();
 
-			if (note->action != CLERK_ROLLBACK_DELETE || left <= 0)
+			if (note->action != CLERK_ROLLBACK_DELETE || note->gone || left <= 0)
 				continue;
 			note->request->timeout = (int) left;
 			clerk_http_send(set, note->request);
@@ -99,9 +139,7 @@ send_deletions(List *rolled_back)
 		request = clerk_http_next(set, until);
 		if (request == NULL)
 			break;
-		if (request->outcome == CLERK_HTTP_ANSWERED &&
-			(request->status / 100 == 2 || request->status == 404))
-			((Note *) request->caller)->gone = true;
+		((Note *) request->caller)->gone = says_gone(request);
 	}
 	clerk_http_end(set);
 }
@@ -114,7 +152,7 @@ static void
 delete_quietly(List *rolled_back)
 {
 	MemoryContext old = CurrentMemoryContext;
-	MemoryContext context;
+	MemoryContext volatile context = NULL;
 
 	PG_TRY();
 	{
@@ -130,6 +168,8 @@ delete_quietly(List *rolled_back)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
+	if (context != NULL)
+		MemoryContextDelete(context);
 }
 
 /*-------------------------------------------------------------------------
@@ -138,15 +178,22 @@ delete_quietly(List *rolled_back)
  */
 
 static void
-act_on(List *rolled_back)
+act_on(List *rolled_back, int nest_level)
 {
 	bool		deletes = false;
 	ListCell   *lc;
 
 	foreach(lc, rolled_back)
-		deletes |= ((Note *) lfirst(lc))->action == CLERK_ROLLBACK_DELETE;
+	{
+		Note	   *note = lfirst(lc);
+
+		deletes |= note->action == CLERK_ROLLBACK_DELETE && !note->gone;
+	}
 	if (deletes)
+	{
+		clerk_http_abandon(nest_level);
 		delete_quietly(rolled_back);
+	}
 
 	foreach(lc, rolled_back)
 	{
@@ -199,7 +246,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId par
 	rolled_back = list_copy_tail(notes, kept);
 	notes = list_truncate(notes, kept);
 	MemoryContextSwitchTo(old);
-	act_on(rolled_back);
+	act_on(rolled_back, level);
 }
 
 static void
@@ -215,7 +262,7 @@ xact_callback(XactEvent event, void *arg)
 			{
 				Note	   *note = lfirst(lc);
 
-				if (note->action != CLERK_ROLLBACK_IGNORE)
+				if (note->action != CLERK_ROLLBACK_IGNORE && !note->gone)
 					ereport(ERROR,
 							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 							 errmsg("cannot PREPARE a transaction that has created enterprise connections"),
@@ -229,7 +276,7 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_ABORT:
 			notes = NIL;
-			act_on(mine);
+			act_on(mine, 0);
 			break;
 		default:
 			break;

@@ -26,6 +26,12 @@ extern int	clerk_on_rollback;
  */
 extern void clerk_rollback_note(const ClerkSettings *settings, const char *id);
 
+/* The same where an error tells of the connection: no warning repeats that. */
+extern void clerk_rollback_note_failed(const ClerkSettings *settings, const char *id);
+
+/* The connection was deleted again: there is nothing left to do. */
+extern void clerk_rollback_forget(const char *server_name, const char *id);
+
 /* Once in each process that loads the library. */
 extern void clerk_rollback_init(void);
 

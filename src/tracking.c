@@ -47,8 +47,7 @@ enum
 
 PG_FUNCTION_INFO_V1(track_enterprise_connection);
 
-/* Locks that are about no row; the sub-id of their lock tags. */
-#define LOCK_KEY 1
+/* The sub-id of the lock tag of a mirror. */
 #define LOCK_MIRROR 2
 
 #define ROW_COLUMNS "SELECT t.id, t.key, t.provider, t.ctid::pg_catalog.text FROM %1$s.enterprise_connections t"
@@ -83,6 +82,24 @@ static ClerkStatement set_key_statement = {
 	" AND (t.key IS NULL OR t.key OPERATOR(pg_catalog.<>) $3)",
 	.nargs = 3,
 	.args = {NAMEOID, TEXTOID, TEXTOID},
+};
+
+/* The id of a row that only reserves a key: no id of Clerk's has a space. */
+#define RESERVED "'reserved for '::pg_catalog.text OPERATOR(pg_catalog.||) $2"
+
+static ClerkStatement reserve_key_statement = {
+	.text = "INSERT INTO %1$s.enterprise_connections (server, id, key, connection, synced_at)"
+	" VALUES ($1, " RESERVED ", $2, '{}', pg_catalog.clock_timestamp())"
+	" ON CONFLICT (key, server) DO NOTHING",
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
+};
+
+static ClerkStatement free_key_statement = {
+	.text = "DELETE FROM %1$s.enterprise_connections t WHERE t.server OPERATOR(pg_catalog.=) $1"
+	" AND t.id OPERATOR(pg_catalog.=) (" RESERVED ")",
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
 };
 
 static ClerkStatement lock_by_id_statement = {
@@ -371,31 +388,54 @@ lock_row(ClerkStatement *statement, const char *server, const char *value)
 	return row;
 }
 
-/*
- * Lock something of a server that has no row; released with the transaction.
- */
-static void
-lock_object(const char *server, const char *object, uint16 kind)
-{
-	LOCKTAG		tag;
-	uint32		hash = hash_combine(hash_bytes((const unsigned char *) server, (int) strlen(server)),
-									hash_bytes((const unsigned char *) object, (int) strlen(object)));
-
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, clerk_catalog()->origins, hash, kind);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
-
 ClerkTracked *
 clerk_lock_id(const char *server, const char *id)
 {
 	return lock_row(&lock_by_id_statement, server, id);
 }
 
+/*
+ * Reserve a key that no row has, by a row that nobody else ever sees: it is
+ * gone before the transaction commits.  Another transaction that wants the
+ * same key waits at the index.  (A heavyweight lock for each key would run out
+ * of shared memory.)  False if somebody else has the key by now.
+ */
+static bool
+reserve_key(const char *server, const char *key)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(key)};
+	bool		reserved;
+
+	SPI_connect();
+	clerk_run(&reserve_key_statement, values, NULL, false);
+	reserved = SPI_processed == 1;
+	SPI_finish();
+	return reserved;
+}
+
 ClerkTracked *
 clerk_lock_key(const char *server, const char *key)
 {
-	lock_object(server, key, LOCK_KEY);
-	return lock_row(&lock_by_key_statement, server, key);
+	for (;;)
+	{
+		ClerkTracked *row = lock_row(&lock_by_key_statement, server, key);
+
+		if (row != NULL || reserve_key(server, key))
+			return row;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+void
+clerk_free_key(const char *server, const char *key)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(key)};
+
+	SPI_connect();
+	clerk_run(&free_key_statement, values, NULL, false);
+	SPI_finish();
 }
 
 char *
@@ -422,7 +462,12 @@ clerk_tracked_key(const char *server, const char *id)
 void
 clerk_mirror_lock(const char *server)
 {
-	lock_object(server, "", LOCK_MIRROR);
+	LOCKTAG		tag;
+
+	/* Of the table that has a row for each server, not of one of its rows. */
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, clerk_catalog()->origins,
+					   hash_bytes((const unsigned char *) server, (int) strlen(server)), LOCK_MIRROR);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
 /*
@@ -435,6 +480,7 @@ known_connection(const char *server, const char *id)
 {
 	const ClerkCatalog *catalog = clerk_catalog();
 	Relation	rel = table_open(catalog->connections, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	NameData	name;
 	ScanKeyData keys[2];
 	SysScanDesc scan;
@@ -444,7 +490,7 @@ known_connection(const char *server, const char *id)
 	ScanKeyInit(&keys[0], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
 	ScanKeyEntryInitialize(&keys[1], 0, COLUMN_ID, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(id));
-	scan = systable_beginscan(rel, catalog->connections_key, true, GetActiveSnapshot(), 2, keys);
+	scan = systable_beginscan(rel, catalog->connections_key, true, snapshot, 2, keys);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -454,6 +500,7 @@ known_connection(const char *server, const char *id)
 		result = isnull ? NULL : DatumGetJsonbPCopy(connection);
 	}
 	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	return result;
 }

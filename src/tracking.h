@@ -45,11 +45,14 @@ extern bool clerk_untrack(const char *server, const char *id);
  * Lock the row of an id, or of a key, until the end of the transaction, before
  * anything is sent; NULL if there is none.  The latest committed row counts,
  * in every isolation level; if the transaction's snapshot could not change it
- * any more, 40001 is raised now rather than after the request.  Of a key, the
- * lock also keeps others from creating it.
+ * any more, 40001 is raised now rather than after the request.  A key that
+ * no row has is reserved: others wait, until clerk_free_key and a row take
+ * its place, or the transaction ends.
  */
 extern ClerkTracked *clerk_lock_id(const char *server, const char *id);
 extern ClerkTracked *clerk_lock_key(const char *server, const char *key);
+
+extern void clerk_free_key(const char *server, const char *key);
 
 /* The row's key, without a lock; NULL if there is no row or no key. */
 extern char *clerk_tracked_key(const char *server, const char *id);
