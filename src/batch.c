@@ -22,6 +22,7 @@
 #include "tracking.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(create_enterprise_connections);
 
