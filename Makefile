@@ -11,8 +11,9 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
 DATA = $(wildcard src/pg_clerk--*.sql)
 
-REGRESS = setup params composite create errors settings privileges calls upsert mirror batch
+REGRESS = setup params composite create errors settings privileges calls upsert mirror batch rollback
 REGRESS_OPTS = --encoding=UTF8
+ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update
 
 PKG_CONFIG ?= pkg-config
 PG_CONFIG ?= pg_config
@@ -32,3 +33,4 @@ $(OBJS): $(wildcard src/*.h)
 .PHONY: bench
 bench:
 	test/bench/run
+	test/bench/many

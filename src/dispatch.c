@@ -239,11 +239,11 @@ finish_attempt(Run *run, ClerkHttpRequest *request)
 
 	if (retry(run, attempt))
 	{
+		run->busy++;
 		dlist_push_tail(&run->waiting, &attempt->node);
 		MemoryContextSwitchTo(run->context);
 		return;
 	}
-	run->busy--;
 	run->exhausted = false;
 	MemoryContextSwitchTo(run->caller);
 	run->dispatch->done(attempt->call, run->dispatch->arg);
@@ -295,27 +295,39 @@ creations_context(void *arg)
 		errcontext("creation of %d enterprise connections, which had been sent: they may exist at Clerk", creations);
 }
 
+/*
+ * Fill the free places.  The call first, then its pace: when all is done,
+ * nothing waits for a pace that nobody needs.
+ */
+static void
+fill_places(Run *run)
+{
+	Attempt    *attempt;
+
+	while (clerk_http_pending(run->set) < run->dispatch->concurrency &&
+		   (attempt = next_attempt(run)) != NULL && clerk_http_now() >= pace_next(run))
+		send_attempt(run, attempt);
+}
+
 static void
 run_calls(Run *run)
 {
 	for (;;)
 	{
 		ClerkHttpRequest *request;
-		Attempt    *attempt;
 		int64		wake;
 
-		/*
-		 * The call first, then its pace: when all is done, nothing waits for
-		 * a pace that nobody needs.
-		 */
-		while ((attempt = next_attempt(run)) != NULL && clerk_http_now() >= pace_next(run))
-			send_attempt(run, attempt);
-
+		fill_places(run);
 		wake = next_wake(run);
 		if (clerk_http_pending(run->set) > 0)
 		{
 			if ((request = clerk_http_next(run->set, wake)) != NULL)
+			{
+				/* The next one goes out before this answer is read. */
+				run->busy--;
+				fill_places(run);
 				finish_attempt(run, request);
+			}
 		}
 		else if (wake >= 0)
 			clerk_http_pause(wake);

@@ -210,6 +210,7 @@ refuse_duplicate(const Upsert *upsert, ClerkReport *report, const char *other)
 /*
  * Clerk refused to create what is there.  If an earlier call, whose outcome
  * was lost or whose transaction was rolled back, has made it, it is ours.
+ * NULL if it is gone by now.
  */
 static Jsonb *
 adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *report)
@@ -237,7 +238,7 @@ adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *repo
 	/* The earlier call may have had other parameters beside those. */
 	updated = update_known(upsert, id, clerk_jsonb_string(found, "provider"));
 	if (updated == NULL)
-		clerk_report_raise(ERROR, report);
+		(void) clerk_untrack(server, id);
 	return updated;
 }
 
@@ -247,13 +248,18 @@ create_under_key(const Upsert *upsert)
 	ClerkParams *params = clerk_read_params(upsert->settings, upsert->params, NULL,
 											CLERK_OPERATION_CREATE);
 	ClerkReport *report;
-	Jsonb	   *created = clerk_create(upsert->settings, params, upsert->key, &report);
+	Jsonb	   *result = clerk_create(upsert->settings, params, upsert->key, &report);
 
-	if (created != NULL)
-		return created;
-	if (!is_duplicate(report))
+	if (result == NULL && is_duplicate(report) &&
+		(result = adopt_created(upsert, params, report)) == NULL)
+	{
+		/* What was in the way is gone: once more. */
+		(void) clerk_lock_key(upsert->settings->server_name, upsert->key);
+		result = clerk_create(upsert->settings, params, upsert->key, &report);
+	}
+	if (result == NULL)
 		clerk_report_raise(ERROR, report);
-	return adopt_created(upsert, params, report);
+	return result;
 }
 
 /*

@@ -95,21 +95,23 @@ clerk_rollback_forget(const char *server_name, const char *id)
  */
 
 /*
- * Deleted, or not known to Clerk?  A 404 of somebody in between says nothing.
+ * Did Clerk say that it has deleted the connection, or that it knows none?
+ * What somebody in between answers says nothing.
  */
 static bool
 says_gone(const ClerkHttpRequest *request)
 {
 	const char *fault;
 	ClerkJson  *json;
-	ClerkJson  *errors;
+	ClerkJson  *member;
 
-	if (request->outcome != CLERK_HTTP_ANSWERED)
+	if (request->outcome != CLERK_HTTP_ANSWERED || request->answer_len == 0)
 		return false;
-	if (request->status != 404)
-		return request->status / 100 == 2;
-	json = request->answer_len > 0 ? clerk_json_parse(request->answer, request->answer_len, &fault) : NULL;
-	return json != NULL && clerk_json_get(json, "errors", &errors);
+	json = clerk_json_parse(request->answer, request->answer_len, &fault);
+	if (request->status == 404)
+		return clerk_json_get(json, "errors", &member);
+	return request->status / 100 == 2 && clerk_json_get(json, "deleted", &member) &&
+		clerk_json_type(member) == CLERK_JSON_BOOLEAN && clerk_json_boolean(member);
 }
 
 /*
@@ -206,7 +208,7 @@ act_on(List *rolled_back, int nest_level)
 				 errmsg("enterprise connection \"%s\" of server \"%s\" exists at Clerk, although the transaction that created it was rolled back",
 						note->id, note->server_name),
 				 note->action == CLERK_ROLLBACK_DELETE ?
-				 errdetail("It could not be deleted within %d ms.", DELETE_TIME) : 0,
+				 errdetail("One attempt to delete it, of at most %d ms, did not succeed.", DELETE_TIME) : 0,
 				 errhint("Delete it with delete_enterprise_connection(), or keep it with adopt_enterprise_connection() or mirror_enterprise_connections().")));
 	}
 }

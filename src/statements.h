@@ -10,7 +10,7 @@
 
 #include "executor/spi.h"
 
-#define CLERK_STATEMENT_MAX_ARGS 12
+#define CLERK_STATEMENT_MAX_ARGS 13
 
 /*
  * A statement, in a static variable: its plan is kept for the life of the

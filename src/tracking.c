@@ -70,11 +70,13 @@ static ClerkStatement track_statement = {
 	" created_at = coalesce(excluded.created_at, known.created_at),"
 	" updated_at = coalesce(excluded.updated_at, known.updated_at),"
 	" synced_at = excluded.synced_at"
-	" WHERE known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at"
-	" OR known.updated_at IS NULL OR excluded.updated_at IS NULL"
+	" WHERE (known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at"
+	" OR known.updated_at IS NULL OR excluded.updated_at IS NULL)"
+	" AND ($13 OR known.connection OPERATOR(pg_catalog.<>)"
+	" %1$s.enterprise_connection_merge(known.connection, excluded.connection))"
 	" RETURNING known.xmax::pg_catalog.text OPERATOR(pg_catalog.=) '0'",
-	.nargs = 12,
-	.args = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+	.nargs = 13,
+	.args = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID},
 };
 
 static ClerkStatement set_key_statement = {
@@ -116,6 +118,12 @@ static ClerkStatement lock_by_key_statement = {
 
 static ClerkStatement read_by_id_statement = {
 	.text = ROW_COLUMNS BY_ID,
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
+};
+
+static ClerkStatement read_by_key_statement = {
+	.text = ROW_COLUMNS BY_KEY,
 	.nargs = 2,
 	.args = {NAMEOID, TEXTOID},
 };
@@ -262,8 +270,12 @@ set_key(Datum server, Datum id, const char *key)
 	clerk_run(&set_key_statement, values, NULL, false);
 }
 
-ClerkChange
-clerk_track(Jsonb *connection, const char *server, const char *key)
+/*
+ * always: also a row that knows all of it already is written, as it has heard
+ * from Clerk.
+ */
+static ClerkChange
+track(Jsonb *connection, const char *server, const char *key, bool always)
 {
 	Columns		columns = {.count = 0};
 	ClerkChange change = CLERK_CHANGE_NONE;
@@ -283,6 +295,7 @@ clerk_track(Jsonb *connection, const char *server, const char *key)
 	add_column(&columns, false, JsonbPGetDatum(connection));
 	add_timestamp(&columns, connection, "created_at");
 	add_timestamp(&columns, connection, "updated_at");
+	add_column(&columns, false, BoolGetDatum(always));
 	Assert(columns.count == track_statement.nargs);
 
 	clerk_run(&track_statement, columns.values, columns.nulls, false);
@@ -293,6 +306,12 @@ clerk_track(Jsonb *connection, const char *server, const char *key)
 		set_key(columns.values[0], columns.values[1], key);
 	SPI_finish();
 	return change;
+}
+
+ClerkChange
+clerk_track(Jsonb *connection, const char *server, const char *key)
+{
+	return track(connection, server, key, true);
 }
 
 bool
@@ -359,7 +378,7 @@ found_row(MemoryContext context, char **ctid)
 }
 
 static ClerkTracked *
-lock_row(ClerkStatement *statement, const char *server, const char *value)
+lock_row(ClerkStatement *statement, ClerkStatement *read, const char *server, const char *value)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	NameData	name;
@@ -370,19 +389,18 @@ lock_row(ClerkStatement *statement, const char *server, const char *value)
 	SPI_connect();
 	clerk_run(statement, values, NULL, true);
 	row = found_row(caller, &ctid);
-	if (row != NULL && IsolationUsesXactSnapshot())
+	if (IsolationUsesXactSnapshot())
 	{
-		Datum		by_id[] = {values[0], CStringGetTextDatum(row->id)};
 		char	   *visible_ctid;
 
-		clerk_run(&read_by_id_statement, by_id, NULL, false);
+		clerk_run(read, values, NULL, false);
 		(void) found_row(caller, &visible_ctid);
-		if (visible_ctid == NULL || strcmp(ctid, visible_ctid) != 0)
+		if (visible_ctid == NULL ? ctid != NULL : ctid == NULL || strcmp(ctid, visible_ctid) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("could not serialize access due to concurrent update"),
-					 errdetail("The tracking row of enterprise connection \"%s\" has changed since the transaction began; nothing was sent to Clerk.",
-							   row->id)));
+					 errdetail("The tracking row of \"%s\" has changed since the transaction began; nothing was sent to Clerk.",
+							   value)));
 	}
 	SPI_finish();
 	return row;
@@ -391,7 +409,7 @@ lock_row(ClerkStatement *statement, const char *server, const char *value)
 ClerkTracked *
 clerk_lock_id(const char *server, const char *id)
 {
-	return lock_row(&lock_by_id_statement, server, id);
+	return lock_row(&lock_by_id_statement, &read_by_id_statement, server, id);
 }
 
 /*
@@ -419,7 +437,7 @@ clerk_lock_key(const char *server, const char *key)
 {
 	for (;;)
 	{
-		ClerkTracked *row = lock_row(&lock_by_key_statement, server, key);
+		ClerkTracked *row = lock_row(&lock_by_key_statement, &read_by_key_statement, server, key);
 
 		if (row != NULL || reserve_key(server, key))
 			return row;
@@ -544,7 +562,7 @@ clerk_mirror_element(Jsonb *page, int n, const char *server)
 		((VARSIZE(known) == VARSIZE(connection) && memcmp(known, connection, VARSIZE(known)) == 0) ||
 		 !learns(server, id, connection)))
 		return CLERK_CHANGE_NONE;
-	return clerk_track(connection, server, NULL);
+	return track(connection, server, NULL, false);
 }
 
 void
