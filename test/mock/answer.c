@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "end.h"
+
 /* Deep enough for any sane body, shallow enough for the stack. */
 #define JSON_MAX_DEPTH	64
 
@@ -153,7 +155,7 @@ json_parse(const char *s, size_t len, struct json_object **json)
 		return false;
 	tok = json_tokener_new_ex(JSON_MAX_DEPTH);
 	if (tok == NULL)
-		abort();
+		end_badly("out of memory");
 	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
 
 	/*

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "end.h"
+
 #define BUF_FIRST_SIZE	256
 
 static const char base64_digits[] =
@@ -22,10 +24,7 @@ static void *
 checked(void *p)
 {
 	if (p == NULL)
-	{
-		fprintf(stderr, "mock_clerk: out of memory\n");
-		abort();
-	}
+		end_badly("out of memory");
 	return p;
 }
 

@@ -106,6 +106,13 @@ stop()
 	wait "$pid"
 }
 
+# said NAME SUBSTRING: on stderr, by the one that ended
+said()
+{
+	like "$1" "$(<"$tmp/err")" "$2"
+	: >"$tmp/err"
+}
+
 # api METHOD PATH [BODY [CURL OPTION...]]: "STATUS BODY"
 api()
 {
@@ -448,9 +455,37 @@ check_end()
 	wait $parent 2>/dev/null
 	wait $pid
 	is 'it ends with its parent' $? 0
+	said 'and says so' "its parent, process $parent, has"
 	start --max-seconds 1
 	wait $pid
 	is 'it ends when its time is up' $? 0
+	said 'and says so' 'its 1 seconds are over'
+	start
+	bash -c "kill -HUP $pid; sleep 1" &
+	wait $pid
+	is 'a signal from elsewhere ends it' $? 0
+	said 'it says from where' "signal 1 (Hangup) from process $! ("
+	ulimit -S -c 0
+	start
+	kill -SEGV $pid
+	wait $pid 2>/dev/null
+	case $(<"$tmp/err") in
+		*'crashed: signal 11, code 0, from process '*'(+0x'* | *'AddressSanitizer: SEGV'*) say ok 'a crash says where' ;;
+		*) say no 'a crash says where' "$(<"$tmp/err")" ;;
+	esac
+	: >"$tmp/err"
+}
+
+# Out of descriptors, it takes new connections as soon as there are some again.
+check_descriptors()
+{
+	RUNNER="prlimit --nofile=30:30 ${RUNNER-}" start
+	# silent ones, that all leave at once
+	bash -c "for _ in {1..40}; do exec {fd}<>/dev/tcp/127.0.0.1/${base##*:}; done; sleep 2" &
+	sleep 1
+	like 'descriptors ran out, and are there again' "$(mock_get stats)" '"open_connections":'
+	stop
+	is 'a clean end' $? 0
 }
 
 start
@@ -464,6 +499,7 @@ check_crowds
 check_limits
 check_seed
 check_end
+check_descriptors
 check_tls
 is 'nothing on stderr' "$(cat "$tmp/err")" ''
 echo "1..$count"

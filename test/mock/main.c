@@ -21,6 +21,7 @@
 #include "buf.h"
 #include "clock.h"
 #include "control.h"
+#include "end.h"
 #include "flow.h"
 #include "record.h"
 #include "server.h"
@@ -197,12 +198,13 @@ raise_descriptor_limit(void)
 static int
 open_signals(void)
 {
+	static const int ending[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2};
 	sigset_t	set;
 
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
+	for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
+		sigaddset(&set, ending[i]);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
@@ -220,7 +222,30 @@ is_gone(pid_t pid)
 	return kill(pid, 0) < 0 && errno == ESRCH;
 }
 
-/* Until a signal, the end of the parent or of the time. */
+/* Who it was that sent the signal, unless it was the parent, as is usual. */
+static void
+say_signal(int signal_fd, pid_t parent)
+{
+	struct signalfd_siginfo info;
+	char		path[64];
+	char		name[64] = "gone";
+	FILE	   *f;
+
+	if (read(signal_fd, &info, sizeof(info)) != sizeof(info) || (parent > 0 && (pid_t) info.ssi_pid == parent))
+		return;
+	snprintf(path, sizeof(path), "/proc/%u/comm", info.ssi_pid);
+	f = fopen(path, "r");
+	if (f != NULL)
+	{
+		if (fgets(name, sizeof(name), f) != NULL)
+			name[strcspn(name, "\n")] = '\0';
+		fclose(f);
+	}
+	fprintf(stderr, "mock_clerk: ended: signal %u (%s) from process %u (%s) of user %u\n",
+			info.ssi_signo, strsignal((int) info.ssi_signo), info.ssi_pid, name, info.ssi_uid);
+}
+
+/* Until a signal, the end of the parent or of the time; says which. */
 static void
 wait_for_end(const Options *o, int signal_fd)
 {
@@ -235,14 +260,27 @@ wait_for_end(const Options *o, int signal_fd)
 	{
 		int64_t		left = (end - clock_mono_ns()) / 1000000;
 
-		if (left <= 0 || (ask && is_gone(o->parent)))
+		if (left <= 0)
+		{
+			fprintf(stderr, "mock_clerk: ended: its %ld seconds are over\n", o->max_seconds);
 			break;
+		}
+		if ((ask && is_gone(o->parent)) || fds[1].revents)
+		{
+			fprintf(stderr, "mock_clerk: ended: its parent, process %d, has\n", (int) o->parent);
+			break;
+		}
+		if (fds[0].revents)
+		{
+			say_signal(signal_fd, o->parent);
+			break;
+		}
 		if (left > INT32_MAX)
 			left = INT32_MAX;
 		if (ask && left > PARENT_CHECK_MS)
 			left = PARENT_CHECK_MS;
-		if (poll(fds, 2, (int) left) > 0)
-			break;
+		if (poll(fds, 2, (int) left) < 0 && errno != EINTR)
+			end_badly("could not wait");
 	}
 	if (fds[1].fd >= 0)
 		close(fds[1].fd);
@@ -265,6 +303,7 @@ main(int argc, char **argv)
 	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_TOP_PAD, HEAP_STEP);
 	parse_options(argc, argv, &o);
+	end_watch_crashes();
 	settings_reset();
 	raise_descriptor_limit();
 	if (o.tls)

@@ -26,11 +26,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "end.h"
 #include "http.h"
 #include "timer.h"
 
 #define MAX_SOCKETS			4000
 #define LISTEN_BACKLOG		4096
+
+/* How long the serving thread sleeps at most. */
+#define MAX_WAIT_MS			200
 
 /*
  * Per connection: the request line and all headers, of the answer too, have
@@ -103,15 +107,19 @@ start_daemon(int fd, const char *cert, const char *key)
 							MHD_OPTION_END);
 }
 
-/* How long nothing will happen unless a socket is ready. */
+/*
+ * How long nothing will happen unless a socket is ready.  Out of sockets,
+ * microhttpd stops listening; that there is one again it sees in its next
+ * run, to which nobody would call it.
+ */
 static int
 wait_limit(void)
 {
 	MHD_UNSIGNED_LONG_LONG ms;
 
-	if (MHD_get_timeout(server, &ms) != MHD_YES)
-		return -1;
-	return ms > INT32_MAX ? INT32_MAX : (int) ms;
+	if (MHD_get_timeout(server, &ms) != MHD_YES || ms > MAX_WAIT_MS)
+		return MAX_WAIT_MS;
+	return (int) ms;
 }
 
 static void *
@@ -158,6 +166,7 @@ server_start(int port, const char *cert, const char *key)
 	}
 	port = port_of(fd);
 	use_tls = cert != NULL;
+	MHD_set_panic_func(end_by_panic, NULL);
 	server = start_daemon(fd, cert, key);
 	wake_fd = eventfd(0, EFD_CLOEXEC);
 	if (server == NULL || wake_fd < 0)
@@ -167,7 +176,7 @@ server_start(int port, const char *cert, const char *key)
 	}
 	timer_start(resume);
 	if (pthread_create(&thread, NULL, serve, NULL) != 0)
-		abort();
+		end_badly("could not start a thread");
 	return port;
 }
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "clock.h"
+#include "end.h"
 
 static Request **heap;
 static size_t nheap;
@@ -189,7 +190,7 @@ timer_start(void (*resume) (Request *req))
 	pthread_cond_init(&wake, &attr);
 	pthread_condattr_destroy(&attr);
 	if (pthread_create(&thread, NULL, run, NULL) != 0)
-		abort();
+		end_badly("could not start a thread");
 }
 
 bool
