@@ -372,6 +372,16 @@ pool_act(curl_socket_t fd, int what)
 }
 
 /*
+ * libcurl's timer goes off once; it sets it again if it wants to.
+ */
+static void
+pool_act_on_timer(void)
+{
+	pool.timer = -1;
+	pool_act(CURL_SOCKET_TIMEOUT, 0);
+}
+
+/*
  * Does waits hold just the sockets to watch?  Between two requests libcurl
  * forgets a kept connection's socket and remembers it; nothing has changed
  * then.  A closed one has left the kernel's set, even if its number is back.
@@ -430,7 +440,7 @@ pool_wait(int64 until)
 	/* A new request starts here: there is nothing to wait for yet. */
 	if (pool.timer >= 0 && pool.timer <= now)
 	{
-		pool_act(CURL_SOCKET_TIMEOUT, 0);
+		pool_act_on_timer();
 		return;
 	}
 	if (!waits_are_right())
@@ -452,7 +462,7 @@ pool_wait(int64 until)
 					 ((events[i].events & WL_SOCKET_WRITEABLE) ? CURL_CSELECT_OUT : 0));
 	}
 	if (pool.timer >= 0 && pool.timer <= clerk_http_now())
-		pool_act(CURL_SOCKET_TIMEOUT, 0);
+		pool_act_on_timer();
 }
 
 /*
