@@ -65,6 +65,12 @@ encoded_id(const char *id)
 	return segment;
 }
 
+void
+clerk_api_check_id(const char *id)
+{
+	(void) encoded_id(id);
+}
+
 static char *
 build_url(const ClerkSettings *settings, const ClerkCall *call)
 {

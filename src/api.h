@@ -46,6 +46,9 @@ typedef struct ClerkCall
 /* Is it a POST that makes a connection, and so must not be sent twice? */
 extern bool clerk_api_creates(ClerkEndpoint endpoint);
 
+/* Throws 22023 if it cannot be the id of a connection. */
+extern void clerk_api_check_id(const char *id);
+
 /*
  * The HTTP request of a call.  Throws 22023 if the id cannot be one.
  */

@@ -15,9 +15,7 @@
 #include "connections.h"
 #include "dispatch.h"
 #include "funcapi.h"
-#include "json.h"
 #include "lib/stringinfo.h"
-#include "mb/pg_wchar.h"
 #include "rollback.h"
 #include "tracking.h"
 #include "utils/array.h"
@@ -46,48 +44,13 @@ typedef struct Batch
 	List	   *uncompleted;	/* items whose PATCH is yet to be sent */
 } Batch;
 
-/*-------------------------------------------------------------------------
- * Errors as jsonb
- *-------------------------------------------------------------------------
- */
-
-static void
-set_string(ClerkJson *object, const char *name, const char *value)
-{
-	char	   *utf8;
-
-	if (value == NULL)
-	{
-		clerk_json_set(object, name, NULL);
-		return;
-	}
-	utf8 = pg_server_to_any(value, (int) strlen(value), PG_UTF8);
-	clerk_json_set(object, name, clerk_json_new_string(utf8, strlen(utf8)));
-}
-
-static Jsonb *
-error_to_jsonb(const ClerkReport *report)
-{
-	ClerkJson  *object = clerk_json_new_object();
-	const char *fault = NULL;
-
-	set_string(object, "sqlstate", unpack_sql_state(report->sqlerrcode));
-	set_string(object, "message", report->message);
-	set_string(object, "detail", report->detail);
-	set_string(object, "hint", report->hint);
-	clerk_json_set(object, "status", report->status ? clerk_json_new_integer(report->status) : NULL);
-	set_string(object, "trace_id", report->trace_id);
-	clerk_json_set(object, "errors", report->errors ? clerk_json_from_jsonb(report->errors, &fault) : NULL);
-	return clerk_json_to_jsonb(object);
-}
-
 static Jsonb *
 faults_to_jsonb(const ClerkParams *params)
 {
 	ClerkReport report = {.sqlerrcode = ERRCODE_INVALID_PARAMETER_VALUE};
 
 	clerk_params_describe(params, &report.message, &report.detail, &report.hint);
-	return error_to_jsonb(&report);
+	return clerk_report_to_jsonb(&report);
 }
 
 /*-------------------------------------------------------------------------
@@ -170,7 +133,7 @@ batch_done(ClerkCall *call, void *arg)
 		if (call->endpoint == CLERK_UPDATE)
 			call->report->message = psprintf("the enterprise connection \"%s\" was created, but not completed: %s",
 											 item->id, call->report->message);
-		item->error = error_to_jsonb(call->report);
+		item->error = clerk_report_to_jsonb(call->report);
 		if (call->report->connection_id != NULL)
 			clerk_rollback_note_failed(batch->settings, call->report->connection_id);
 		return;

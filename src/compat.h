@@ -195,4 +195,52 @@ clerk_tuplesort_next(Tuplesortstate *sort, Datum *value)
 #endif
 }
 
+/* Shared memory is asked for in a hook of its own from 15 on. */
+#if PG_VERSION_NUM >= 150000
+#define CLERK_HAS_SHMEM_REQUEST_HOOK 1
+#else
+#define CLERK_HAS_SHMEM_REQUEST_HOOK 0
+#endif
+
+/* What pg_stat_activity shows while the launcher waits. */
+static inline uint32
+clerk_launcher_wait_event(void)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew("ClerkLauncherMain");
+	return event;
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+#include "catalog/pg_database.h"
+
+static inline bool
+clerk_database_ownercheck(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
+#endif
+}
+
+/* The timeline that this server writes; not in recovery. */
+#include "access/xlog.h"
+
+static inline TimeLineID
+clerk_timeline(void)
+{
+#if PG_VERSION_NUM >= 150000
+	return GetWALInsertionTimeLine();
+#else
+	(void) RecoveryInProgress();	/* sets it */
+	return ThisTimeLineID;
+#endif
+}
+
 #endif							/* CLERK_COMPAT_H */

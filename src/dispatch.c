@@ -61,7 +61,6 @@ typedef struct Run
 	ClerkHttpSet *set;
 	MemoryContext context;		/* of the run */
 	MemoryContext caller;		/* of next and done */
-	Pace	   *pace;
 	dlist_head	waiting;
 	dlist_head	sent;
 	int			busy;			/* attempts in both lists */
@@ -89,25 +88,46 @@ find_pace(Oid server)
 	return pace;
 }
 
-/*
- * When may the next request go?  At once if the result is not in the future.
- */
-static int64
-pace_next(const Run *run)
+int64
+clerk_pace_next(const ClerkSettings *settings)
 {
-	int64		next = run->pace->paused_until;
+	Pace	   *pace = find_pace(settings->server);
 
-	if (run->settings->rate_limit > 0)
-		next = Max(next, run->pace->due / 1000 - 1000);
-	return next;
+	if (settings->rate_limit == 0)
+		return pace->paused_until;
+	return Max(pace->paused_until, pace->due / 1000 - 1000);
 }
 
-static void
-pace_count(const Run *run)
+int
+clerk_pace_allows(const ClerkSettings *settings)
 {
-	if (run->settings->rate_limit > 0)
-		run->pace->due = Max(run->pace->due, clerk_http_now() * 1000) +
-			1000000 / run->settings->rate_limit;
+	Pace	   *pace = find_pace(settings->server);
+	int64		now = clerk_http_now();
+	int64		interval;
+
+	if (now < pace->paused_until)
+		return 0;
+	if (settings->rate_limit == 0)
+		return INT_MAX;
+	interval = 1000000 / settings->rate_limit;
+	return (int) Max((now * 1000 + 1000000 - Max(pace->due, now * 1000)) / interval, 0);
+}
+
+void
+clerk_pace_count(const ClerkSettings *settings)
+{
+	Pace	   *pace = find_pace(settings->server);
+
+	if (settings->rate_limit > 0)
+		pace->due = Max(pace->due, clerk_http_now() * 1000) + 1000000 / settings->rate_limit;
+}
+
+void
+clerk_pace_pause(const ClerkSettings *settings, int64 until)
+{
+	Pace	   *pace = find_pace(settings->server);
+
+	pace->paused_until = Max(pace->paused_until, until);
 }
 
 /*-------------------------------------------------------------------------
@@ -148,7 +168,7 @@ send_attempt(Run *run, Attempt *attempt)
 	attempt->request->caller = attempt;
 	dlist_delete(&attempt->node);
 	dlist_push_tail(&run->sent, &attempt->node);
-	pace_count(run);
+	clerk_pace_count(run->settings);
 	clerk_http_send(run->set, attempt->request);
 	MemoryContextSwitchTo(run->context);
 }
@@ -219,7 +239,7 @@ retry(Run *run, Attempt *attempt)
 
 	/* The other calls would be refused as well until then. */
 	if (limited)
-		run->pace->paused_until = Max(run->pace->paused_until, attempt->not_before);
+		clerk_pace_pause(run->settings, attempt->not_before);
 	return true;
 }
 
@@ -268,7 +288,7 @@ next_wake(const Run *run)
 		if (first < 0 || due < first)
 			first = due;
 	}
-	return first < 0 ? -1 : Max(first, pace_next(run));
+	return first < 0 ? -1 : Max(first, clerk_pace_next(run->settings));
 }
 
 /*
@@ -305,7 +325,7 @@ fill_places(Run *run)
 	Attempt    *attempt;
 
 	while (clerk_http_pending(run->set) < run->dispatch->concurrency &&
-		   (attempt = next_attempt(run)) != NULL && clerk_http_now() >= pace_next(run))
+		   (attempt = next_attempt(run)) != NULL && clerk_http_now() >= clerk_pace_next(run->settings))
 		send_attempt(run, attempt);
 }
 
@@ -347,7 +367,6 @@ clerk_dispatch(const ClerkSettings *settings, const ClerkDispatch *dispatch)
 		.dispatch = dispatch,
 		.context = context,
 		.caller = old,
-		.pace = find_pace(settings->server),
 	};
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,

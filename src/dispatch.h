@@ -38,6 +38,16 @@ extern void clerk_dispatch(const ClerkSettings *settings, const ClerkDispatch *d
  */
 extern void clerk_dispatch_one(const ClerkSettings *settings, ClerkCall *call);
 
+/*
+ * A server's pace, which all requests of this process share: when the next
+ * one may go (ms), how many may go now, that one goes, and that none may go
+ * until a time because Clerk has said so.
+ */
+extern int64 clerk_pace_next(const ClerkSettings *settings);
+extern int	clerk_pace_allows(const ClerkSettings *settings);
+extern void clerk_pace_count(const ClerkSettings *settings);
+extern void clerk_pace_pause(const ClerkSettings *settings, int64 until);
+
 extern Jsonb *clerk_jsonb_copy(const Jsonb *jsonb); /* NULL for NULL */
 
 #endif							/* CLERK_DISPATCH_H */

@@ -109,6 +109,7 @@ typedef struct Pool
 	int			max_concurrency;	/* largest of the sets since multi was made */
 	dlist_head	sets;			/* that have not ended */
 	int			nsets;
+	bool		woken;			/* the latch was set */
 	int			connecting;		/* transfers that may need a new connection */
 } Pool;
 
@@ -454,6 +455,7 @@ pool_wait(int64 until)
 		if (events[i].events & WL_LATCH_SET)
 		{
 			ResetLatch(MyLatch);
+			pool.woken = true;
 			CHECK_FOR_INTERRUPTS();
 		}
 		else
@@ -775,27 +777,61 @@ clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request)
 	pool.connecting++;
 }
 
+/*
+ * The first finished request, if there is one.
+ */
+static ClerkHttpRequest *
+take_finished(ClerkHttpSet *set)
+{
+	ClerkHttpTransfer *transfer;
+
+	if (dlist_is_empty(&set->finished))
+		return NULL;
+	transfer = dlist_head_element(ClerkHttpTransfer, node, &set->finished);
+	dlist_delete(&transfer->node);
+	dlist_push_tail(&set->returned, &transfer->node);
+	set->pending--;
+	transfer_report(transfer);
+	return transfer->request;
+}
+
 ClerkHttpRequest *
 clerk_http_next(ClerkHttpSet *set, int64 until)
 {
 	for (;;)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (!dlist_is_empty(&set->finished))
-		{
-			ClerkHttpTransfer *transfer = dlist_head_element(ClerkHttpTransfer, node, &set->finished);
+		ClerkHttpRequest *request;
 
-			dlist_delete(&transfer->node);
-			dlist_push_tail(&set->returned, &transfer->node);
-			set->pending--;
-			transfer_report(transfer);
-			return transfer->request;
-		}
+		CHECK_FOR_INTERRUPTS();
+		if ((request = take_finished(set)) != NULL)
+			return request;
 		if (dlist_is_empty(&set->running) ||
 			(until >= 0 && clerk_http_now() >= until))
 			return NULL;
 		pool_wait(until);
 		pool_collect();
+	}
+}
+
+ClerkHttpRequest *
+clerk_http_next_or_latch(ClerkHttpSet *set, int64 until)
+{
+	pool.woken = false;
+	for (;;)
+	{
+		ClerkHttpRequest *request;
+
+		CHECK_FOR_INTERRUPTS();
+		if ((request = take_finished(set)) != NULL)
+			return request;
+
+		/* Once at least: who is always late must hear of answers, too. */
+		pool_wait(until);
+		pool_collect();
+		if ((request = take_finished(set)) != NULL)
+			return request;
+		if (pool.woken || (until >= 0 && clerk_http_now() >= until))
+			return NULL;
 	}
 }
 

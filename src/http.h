@@ -80,6 +80,9 @@ extern void clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request);
  */
 extern ClerkHttpRequest *clerk_http_next(ClerkHttpSet *set, int64 until);
 
+/* The same for a worker: NULL also when its latch was set; waits on none too. */
+extern ClerkHttpRequest *clerk_http_next_or_latch(ClerkHttpSet *set, int64 until);
+
 /* The number of requests that are under way or not yet returned. */
 extern int	clerk_http_pending(const ClerkHttpSet *set);
 

@@ -13,6 +13,7 @@
 #include "connections.h"
 #include "dispatch.h"
 #include "json.h"
+#include "keys.h"
 #include "mb/pg_wchar.h"
 #include "pages.h"
 #include "tracking.h"
@@ -41,8 +42,8 @@ typedef struct Upsert
  *-------------------------------------------------------------------------
  */
 
-static bool
-is_duplicate(const ClerkReport *report)
+bool
+clerk_is_duplicate(const ClerkReport *report)
 {
 	if (report->code != NULL)
 		for (size_t i = 0; i < lengthof(duplicate_codes); i++)
@@ -95,6 +96,18 @@ shared_domains(ClerkJson *body, ClerkJson *connection, int *wanted_count, int *f
 	return shared;
 }
 
+bool
+clerk_same_connection(ClerkJson *body, ClerkJson *connection)
+{
+	int			wanted;
+	int			found;
+
+	return shared_domains(body, connection, &wanted, &found) == wanted && wanted == found &&
+		same_string(body, connection, "name") &&
+		same_string(body, connection, "provider") &&
+		same_string(body, connection, "organization_id");
+}
+
 /*
  * Find the connection that a create with this body made: the same name,
  * provider, organization and domains, and under no other key.  *other is the
@@ -130,10 +143,7 @@ find_created(const Upsert *upsert, const ClerkBody *body, char **other)
 		if (shared == 0)
 			continue;
 		*other = clerk_jsonb_string(connection, "id");
-		if (*other != NULL && shared == wanted_count && shared == found_count &&
-			same_string(wanted, found, "name") &&
-			same_string(wanted, found, "provider") &&
-			same_string(wanted, found, "organization_id") &&
+		if (*other != NULL && clerk_same_connection(wanted, found) &&
 			clerk_tracked_key(upsert->settings->server_name, *other) == NULL)
 			return clerk_jsonb_copy(connection);
 	}
@@ -149,8 +159,8 @@ find_created(const Upsert *upsert, const ClerkBody *body, char **other)
  * The parameters for a connection that exists.  Its provider may be named,
  * but not changed.
  */
-static Jsonb *
-params_for_update(Jsonb *params, const char *provider)
+Jsonb *
+clerk_params_for_update(Jsonb *params, const char *provider)
 {
 	char	   *given = params && JB_ROOT_IS_OBJECT(params) ? clerk_jsonb_string(params, "provider") : NULL;
 
@@ -173,7 +183,7 @@ params_for_update(Jsonb *params, const char *provider)
 static Jsonb *
 update_known(const Upsert *upsert, const char *id, const char *provider)
 {
-	Jsonb	   *rest = params_for_update(upsert->params, provider);
+	Jsonb	   *rest = clerk_params_for_update(upsert->params, provider);
 	bool		nothing = rest != upsert->params && JB_ROOT_COUNT(rest) == 0;
 	ClerkParams *params = nothing ? NULL :
 		clerk_read_params(upsert->settings, rest, NULL, CLERK_OPERATION_UPDATE);
@@ -250,7 +260,7 @@ create_under_key(const Upsert *upsert)
 	ClerkReport *report;
 	Jsonb	   *result = clerk_create(upsert->settings, params, upsert->key, &report);
 
-	if (result == NULL && is_duplicate(report) &&
+	if (result == NULL && clerk_is_duplicate(report) &&
 		(result = adopt_created(upsert, params, report)) == NULL)
 	{
 		/* What was in the way is gone: once more. */

@@ -20,12 +20,14 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "origin.h"
+#include "statements.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "wake.h"
 
 /* Columns of enterprise_connection_origins. */
 enum
@@ -131,6 +133,25 @@ clerk_origin_arm_first(const char *server)
 }
 
 /*
+ * What was held because this is a copy may go on.
+ */
+static void
+release_held(NameData *server)
+{
+	static ClerkStatement release_statement = {
+		.text = "SELECT %1$s.enterprise_connection_release($1)",
+		.nargs = 1,
+		.args = {NAMEOID},
+	};
+	Datum		values[] = {NameGetDatum(server)};
+
+	SPI_connect();
+	clerk_run(&release_statement, values, NULL, false);
+	SPI_finish();
+	clerk_wake_at_commit();
+}
+
+/*
  * arm_enterprise_connections(server name): let this database speak to Clerk in
  * this server's name, although the server was armed elsewhere.  Only for the
  * server's owner: in a copy of production this is the step that must be meant.
@@ -144,5 +165,6 @@ arm_enterprise_connections(PG_FUNCTION_ARGS)
 	if (!clerk_server_ownercheck(oid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_SERVER, server);
 	write_origin(server, true);
+	release_held(PG_GETARG_NAME(0));
 	PG_RETURN_VOID();
 }

@@ -234,6 +234,7 @@ static void read_object(Reader *reader, const ParamLevel *level, const Path *pat
 						ClerkJson *object, ClerkJson *body, ClerkJson **patch);
 
 PG_FUNCTION_INFO_V1(enterprise_connection_body);
+PG_FUNCTION_INFO_V1(enterprise_connection_without_secrets);
 PG_FUNCTION_INFO_V1(check_enterprise_connection);
 
 /* Spelling */
@@ -401,16 +402,25 @@ add_fault(Reader *reader, const Path *path, const char *message, const char *hin
 	MemoryContextSwitchTo(caller);
 }
 
+static const char *const wanted[] = {
+	[PARAM_TEXT] = "a string",
+	[PARAM_BOOLEAN] = "a boolean",
+	[PARAM_TEXT_ARRAY] = "an array of strings",
+	[PARAM_OBJECT] = "an object",
+	[PARAM_OBJECT_ARRAY] = "an array of objects",
+};
+
+static const ClerkJsonType json_types[] = {
+	[PARAM_TEXT] = CLERK_JSON_STRING,
+	[PARAM_BOOLEAN] = CLERK_JSON_BOOLEAN,
+	[PARAM_TEXT_ARRAY] = CLERK_JSON_ARRAY,
+	[PARAM_OBJECT] = CLERK_JSON_OBJECT,
+	[PARAM_OBJECT_ARRAY] = CLERK_JSON_ARRAY,
+};
+
 static void
 add_type_fault(Reader *reader, const Path *path, ParamType type, ClerkJson *value)
 {
-	static const char *const wanted[] = {
-		[PARAM_TEXT] = "a string",
-		[PARAM_BOOLEAN] = "a boolean",
-		[PARAM_TEXT_ARRAY] = "an array of strings",
-		[PARAM_OBJECT] = "an object",
-		[PARAM_OBJECT_ARRAY] = "an array of objects",
-	};
 	ClerkJsonType given = clerk_json_type(value);
 	const char *hint = NULL;
 
@@ -693,13 +703,6 @@ static void
 read_value(Reader *reader, const ParamDef *param, const Path *path, ClerkJson *value,
 		   ClerkJson *body, ClerkJson **patch)
 {
-	static const ClerkJsonType types[] = {
-		[PARAM_TEXT] = CLERK_JSON_STRING,
-		[PARAM_BOOLEAN] = CLERK_JSON_BOOLEAN,
-		[PARAM_TEXT_ARRAY] = CLERK_JSON_ARRAY,
-		[PARAM_OBJECT] = CLERK_JSON_OBJECT,
-		[PARAM_OBJECT_ARRAY] = CLERK_JSON_ARRAY,
-	};
 	ClerkOperation operation = reader->operation;
 
 	if (!(param->operations & operation))
@@ -723,7 +726,7 @@ read_value(Reader *reader, const ParamDef *param, const Path *path, ClerkJson *v
 			add_fault(reader, path,
 					  psprintf("parameter \"%s\" cannot be null", path_text(path)), NULL);
 	}
-	else if (clerk_json_type(value) != types[param->type])
+	else if (clerk_json_type(value) != json_types[param->type])
 		add_type_fault(reader, path, param->type, value);
 	else if (param->type == PARAM_OBJECT)
 		read_part(reader, param, path, value, body, patch);
@@ -949,6 +952,65 @@ clerk_params_check(const ClerkParams *params)
 			 *first->path ? err_generic_string(PG_DIAG_COLUMN_NAME, first->path) : 0));
 }
 
+/* Looking one up */
+
+static ClerkParamInfo *
+param_info(const char *path, const ParamDef *param)
+{
+	ClerkParamInfo *info = palloc0(sizeof(*info));
+
+	info->path = pstrdup(path);
+	if (param == NULL)
+		return info;
+	info->known = true;
+	info->type = json_types[param->type];
+	info->of_strings = param->type == PARAM_TEXT_ARRAY;
+	info->wanted = wanted[param->type];
+	info->null_on_create = (param->nullable & CLERK_OPERATION_CREATE) != 0;
+	info->null_on_update = (param->nullable & CLERK_OPERATION_UPDATE) != 0;
+	return info;
+}
+
+ClerkParamInfo *
+clerk_params_find(const char *given, List *extra_params, ClerkFault **fault)
+{
+	ClerkParams result = {0};
+	Reader		reader = {
+		.operation = CLERK_OPERATION_CREATE,
+		.extra_params = extra_params,
+		.result = &result,
+		.result_context = CurrentMemoryContext,
+	};
+	const ParamLevel *level = &top_level;
+	Path	   *path = NULL;
+	char	   *next = pstrdup(pg_server_to_any(given, (int) strlen(given), PG_UTF8));
+
+	while (result.faults == NIL)
+	{
+		char	   *name = strsep(&next, ".");
+		Path	   *here = palloc0(sizeof(*here));
+		const ParamDef *param;
+
+		here->parent = path;
+		here->name = wire_name(name, palloc(MAX_NAME_LENGTH + 1));
+		path = here;
+		param = find_param(level, path->name);
+		if (next == NULL && (param != NULL || is_extra_param(&reader, level, path->name)))
+			return param_info(psprintf("%s%s%s", level->path, *level->path ? "." : "", path->name),
+							  param);
+		if (param == NULL)
+			add_unknown_fault(&reader, level, path);
+		else if (param->type != PARAM_OBJECT)
+			add_fault(&reader, path,
+					  psprintf("parameter \"%s\" is %s and has no members of its own",
+							   path_text(path), wanted[param->type]), NULL);
+		else
+			level = param->members;
+	}
+	*fault = linitial(result.faults);
+	return NULL;
+}
+
 /* extra_params */
 
 /*
@@ -1105,6 +1167,58 @@ enterprise_connection_body(PG_FUNCTION_ARGS)
 	params = read_arguments(fcinfo);
 	clerk_params_check(params);
 	PG_RETURN_JSONB_P(clerk_params_body_jsonb(params->body));
+}
+
+/*
+ * A copy of a tree without the members that are secret.
+ */
+typedef struct Scrub
+{
+	const ParamLevel *level;	/* NULL: below an extra parameter */
+	ClerkJson  *to;
+} Scrub;
+
+static ClerkJson *scrubbed(ClerkJson *json, const ParamLevel *level);
+
+static bool
+scrub_member(const char *name, ClerkJson *value, void *arg)
+{
+	Scrub	   *scrub = arg;
+	const ParamDef *def = NULL;
+
+	for (int i = 0; scrub->level && i < scrub->level->count; i++)
+		if (strcmp(scrub->level->params[i].name, name) == 0)
+			def = &scrub->level->params[i];
+	if (def ? !(def->flags & PARAM_SECRET) : !sounds_secret(name))
+		clerk_json_set(scrub->to, name, scrubbed(value, def ? def->members : NULL));
+	return true;
+}
+
+static ClerkJson *
+scrubbed(ClerkJson *json, const ParamLevel *level)
+{
+	Scrub		scrub = {.level = level};
+
+	if (clerk_json_type(json) != CLERK_JSON_OBJECT)
+		return json;
+	scrub.to = clerk_json_new_object();
+	clerk_json_each(json, scrub_member, &scrub);
+	return scrub.to;
+}
+
+/*
+ * enterprise_connection_without_secrets(params jsonb), of stored parameters
+ */
+Datum
+enterprise_connection_without_secrets(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *params = PG_GETARG_JSONB_P(0);
+	const char *fault;
+	ClerkJson  *tree = clerk_json_from_jsonb(params, &fault);
+
+	if (tree == NULL)
+		PG_RETURN_JSONB_P(params);
+	PG_RETURN_JSONB_P(clerk_json_to_jsonb(scrubbed(tree, &top_level)));
 }
 
 /*

@@ -9,6 +9,7 @@
 #ifndef CLERK_PARAMS_H
 #define CLERK_PARAMS_H
 
+#include "json.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
@@ -78,6 +79,24 @@ extern void clerk_params_describe(const ClerkParams *params, char **message,
 
 /* The body as jsonb, palloc'd.  (Most callers only send it.) */
 extern Jsonb *clerk_params_body_jsonb(const ClerkBody *body);
+
+/* What a parameter takes, whatever its value is. */
+typedef struct ClerkParamInfo
+{
+	char	   *path;			/* dotted, as on the wire */
+	bool		known;			/* false: extra_params has it, and it takes anything */
+	ClerkJsonType type;			/* of its value */
+	bool		of_strings;		/* if that is an array */
+	const char *wanted;			/* the type in words: "a string" */
+	bool		null_on_create; /* does Clerk take an explicit null? */
+	bool		null_on_update;
+} ClerkParamInfo;
+
+/*
+ * Look a parameter up by its dotted path, in any spelling and in the server's
+ * encoding.  Returns NULL with *fault set if there is no such parameter.
+ */
+extern ClerkParamInfo *clerk_params_find(const char *path, List *extra_params, ClerkFault **fault);
 
 /*
  * Split an extra_params value ("saml.new_one, foo") into a list of palloc'd

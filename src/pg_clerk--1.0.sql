@@ -24,7 +24,8 @@ CREATE TABLE @extschema@.enterprise_connection_origins (
 	system_identifier bigint NOT NULL,
 	database          oid NOT NULL,
 	armed_at          timestamptz NOT NULL,
-	armed_by          name NOT NULL
+	armed_by          name NOT NULL,
+	timeline          integer
 );
 COMMENT ON TABLE @extschema@.enterprise_connection_origins
 IS 'the database that each server was armed in at its first use; a copy of that database sends nothing';
@@ -33,6 +34,7 @@ COMMENT ON COLUMN @extschema@.enterprise_connection_origins.system_identifier IS
 COMMENT ON COLUMN @extschema@.enterprise_connection_origins.database IS 'oid of the database';
 COMMENT ON COLUMN @extschema@.enterprise_connection_origins.armed_at IS 'when the server was first used here, or armed by its owner';
 COMMENT ON COLUMN @extschema@.enterprise_connection_origins.armed_by IS 'the role that did so';
+COMMENT ON COLUMN @extschema@.enterprise_connection_origins.timeline IS 'on which requests were last delivered; a new one, after a failover, may have lost claims';
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_origins', '');
 
 CREATE FUNCTION @extschema@.arm_enterprise_connections(server name) RETURNS void
@@ -477,3 +479,530 @@ WHERE c.certificate IS NOT NULL OR c.expires_at IS NOT NULL;
 COMMENT ON VIEW @extschema@.enterprise_connection_certificates
 IS 'certificates of SAML identity providers and when they expire, as far as Clerk reports them';
 GRANT SELECT ON @extschema@.enterprise_connection_certificates TO PUBLIC;
+
+
+/*
+ * The outbox: requests that are delivered after commit.  The states and who
+ * changes them are drawn in src/README.md.
+ */
+CREATE TABLE @extschema@.enterprise_connection_requests (
+	id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	server          name NOT NULL,
+	role            name NOT NULL,
+	operation       text NOT NULL CHECK (operation IN ('create', 'update', 'upsert', 'delete')),
+	key             text,
+	connection_id   text,
+	params          jsonb,
+	state           text NOT NULL DEFAULT 'queued' CHECK (state IN
+		('queued', 'sending', 'in_doubt', 'delivered', 'failed', 'superseded', 'cancelled', 'held')),
+	attempts        integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+	next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	started_at      timestamptz,
+	finished_at     timestamptz,
+	http_status     integer,
+	error           jsonb,
+	step            text CHECK (step IN ('create', 'complete', 'update', 'delete')),
+	doubt_since     timestamptz,
+	lane            text,
+	claimer         integer,
+	superseded_by   bigint,
+	look_up         boolean NOT NULL DEFAULT false,
+	scrubbed        boolean NOT NULL DEFAULT false,
+	xact            xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+	CHECK (state NOT IN ('sending') OR claimer IS NOT NULL AND step IS NOT NULL),
+	CHECK ((state IN ('delivered', 'failed', 'superseded', 'cancelled')) = (finished_at IS NOT NULL)),
+	CHECK (state <> 'in_doubt' OR doubt_since IS NOT NULL)
+);
+COMMENT ON TABLE @extschema@.enterprise_connection_requests
+IS 'the outbox: requests to Clerk that are delivered after commit; written by pg_clerk only';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.role IS 'who enqueued it; needs USAGE on the server when it is delivered';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.key IS 'the caller''s own identity for the connection; requests of one key are delivered in order';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.connection_id IS 'the connection''s id at Clerk, once it is known';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.params IS 'the parameters; without their secrets when delivered or cancelled';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.state IS 'queued, sending, in_doubt (outcome unknown, will be looked up), delivered, failed, superseded, cancelled or held (this database is a copy)';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.next_attempt_at IS 'not before this time; infinity: behind another request of its key';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.error IS 'why the last attempt failed: sqlstate, message, detail, hint, status, trace_id, errors';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.step IS 'what the last attempt was to do: create, complete (a PATCH after a create), update or delete';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.doubt_since IS 'when the create was sent whose outcome is not known';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.lane IS 'what is delivered in order: the key, else the id';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.claimer IS 'the process that delivers it';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.superseded_by IS 'the newer upsert that took over its parameters';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.scrubbed IS 'failed so long ago that the secrets are gone from its params';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.look_up IS 'a create that a server before a failover may have sent: it is looked up first';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.xact IS 'the transaction that enqueued it';
+
+-- what is due; what stands behind another is at infinity, where nobody looks
+CREATE INDEX enterprise_connection_requests_due_idx ON @extschema@.enterprise_connection_requests
+	(server, next_attempt_at, id) WHERE state = 'queued';
+-- the order in a lane
+CREATE INDEX enterprise_connection_requests_lane_idx ON @extschema@.enterprise_connection_requests
+	(lane, server, id) WHERE state IN ('queued', 'sending', 'in_doubt') AND lane IS NOT NULL;
+-- one at a time in a lane
+CREATE UNIQUE INDEX enterprise_connection_requests_sending_idx ON @extschema@.enterprise_connection_requests
+	(lane, server) WHERE state IN ('sending', 'in_doubt');
+CREATE INDEX enterprise_connection_requests_behind_idx ON @extschema@.enterprise_connection_requests
+	(lane, server) WHERE state = 'queued' AND next_attempt_at = 'infinity';
+CREATE INDEX enterprise_connection_requests_finished_idx ON @extschema@.enterprise_connection_requests
+	(finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX enterprise_connection_requests_connection_idx ON @extschema@.enterprise_connection_requests
+	(connection_id) WHERE connection_id IS NOT NULL;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests_id_seq', '');
+
+ALTER TABLE @extschema@.enterprise_connection_requests ENABLE ROW LEVEL SECURITY;
+CREATE POLICY role_usage ON @extschema@.enterprise_connection_requests FOR SELECT
+USING (role IN (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE')));
+GRANT SELECT ON @extschema@.enterprise_connection_requests TO PUBLIC;
+
+/*
+ * Servers that are paused, because Clerk does not accept the key.  Not dumped:
+ * it is found out again.
+ */
+CREATE TABLE @extschema@.enterprise_connection_pauses (
+	server name PRIMARY KEY,
+	since  timestamptz NOT NULL,
+	reason text NOT NULL
+);
+COMMENT ON TABLE @extschema@.enterprise_connection_pauses
+IS 'servers whose requests wait because they have no key that Clerk accepts';
+ALTER TABLE @extschema@.enterprise_connection_pauses ENABLE ROW LEVEL SECURITY;
+
+/*
+ * The parameters of two upserts of a key, one after the other: what the newer
+ * one has counts, and what only the older one has stays.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_params_merge(older jsonb, newer jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT $1 || $2
+		|| CASE WHEN jsonb_typeof($1->'saml') = 'object' AND jsonb_typeof($2->'saml') = 'object'
+			THEN jsonb_build_object('saml', ($1->'saml') || ($2->'saml')) ELSE '{}' END
+		|| CASE WHEN jsonb_typeof($1->'oidc') = 'object' AND jsonb_typeof($2->'oidc') = 'object'
+			THEN jsonb_build_object('oidc', ($1->'oidc') || ($2->'oidc')) ELSE '{}' END;
+END;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_params_merge(jsonb, jsonb)
+IS 'the parameters of two upserts in a row; for pg_clerk''s own use';
+
+CREATE FUNCTION @extschema@.enterprise_connection_without_secrets(params jsonb) RETURNS jsonb
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb)
+IS 'parameters without the values that are secret';
+
+/*
+ * Let the first request of a lane go on: it may have stood behind one that is
+ * finished.  The row is locked before its time is looked at, because another
+ * process may be about to put it behind.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_advance_lane(lane text, server name) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	head record;
+BEGIN
+	SELECT q.id, q.state, q.next_attempt_at INTO head
+	FROM @extschema@.enterprise_connection_requests q
+	WHERE q.lane = $1 AND q.server = $2 AND q.state IN ('queued', 'sending', 'in_doubt')
+	ORDER BY q.lane, q.server, q.id LIMIT 1 FOR UPDATE;
+	IF head.state = 'queued' AND head.next_attempt_at = 'infinity' THEN
+		UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
+		WHERE q.id = head.id;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name)
+IS 'lets the first request of a lane go on; for pg_clerk''s own use';
+
+/*
+ * The same for lanes in which something may stand behind nothing: a request
+ * can have been put behind one that was finished before it was committed.
+ * Goes on after the lane given, so many lanes a call; NULL at the end.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_sweep_lanes(INOUT lane text, INOUT server name, IN lanes integer)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	head record;
+	next record;
+BEGIN
+	FOR i IN 1..$3 LOOP
+		SELECT q.lane, q.server INTO next FROM @extschema@.enterprise_connection_requests q
+		WHERE q.state = 'queued' AND q.next_attempt_at = 'infinity'
+			AND (q.lane, q.server) > (coalesce($1, ''), coalesce($2, ''))
+		ORDER BY q.lane, q.server LIMIT 1;
+		$1 := next.lane;
+		$2 := next.server;
+		EXIT WHEN NOT FOUND;
+		SELECT q.state, q.next_attempt_at INTO head FROM @extschema@.enterprise_connection_requests q
+		WHERE q.lane = next.lane AND q.server = next.server AND q.state IN ('queued', 'sending', 'in_doubt')
+		ORDER BY q.lane, q.server, q.id LIMIT 1;
+		IF head.state = 'queued' AND head.next_attempt_at = 'infinity' THEN
+			PERFORM @extschema@.enterprise_connection_advance_lane(next.lane, next.server);
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer)
+IS 'lets requests go on that stand behind nothing; for pg_clerk''s own use';
+
+/*
+ * Claim requests of a server for delivery: those that are due, oldest first,
+ * each the first of its lane.  Of upserts in a row that were not yet sent,
+ * the newest takes over the parameters of the others.  The claim must be
+ * committed before anything is sent.  Until the lease ends, the request can
+ * be on its way.
+ *
+ * A session that delivers by itself claims only what its role may.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_claim(server name, wanted integer, claimer integer, role name, lease interval)
+RETURNS SETOF @extschema@.enterprise_connection_requests
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	due     @extschema@.enterprise_connection_requests;
+	next    @extschema@.enterprise_connection_requests;
+	head    bigint;
+	claimed integer := 0;
+BEGIN
+	FOR due IN
+		SELECT * FROM @extschema@.enterprise_connection_requests q
+		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= clock_timestamp()
+			AND ($4 IS NULL OR q.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($4, r.oid, 'USAGE')))
+		ORDER BY q.server, q.next_attempt_at, q.id LIMIT $2 * 2 + 32 FOR UPDATE SKIP LOCKED
+	LOOP
+		IF due.lane IS NOT NULL THEN
+			SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
+			WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('queued', 'sending', 'in_doubt')
+			ORDER BY q.lane, q.server, q.id LIMIT 1;
+			IF head <> due.id OR EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
+					WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('sending', 'in_doubt')) THEN
+				-- not only this one: the lane may be long
+				UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = 'infinity'
+				WHERE q.id IN (SELECT b.id FROM @extschema@.enterprise_connection_requests b
+					WHERE b.lane = due.lane AND b.server = $1 AND b.state IN ('queued', 'sending', 'in_doubt')
+						AND b.id >= due.id AND b.state = 'queued' AND b.next_attempt_at <> 'infinity'
+					ORDER BY b.lane, b.server, b.id LIMIT 2000 FOR UPDATE SKIP LOCKED)
+					AND q.state = 'queued';
+				CONTINUE;
+			END IF;
+			-- put behind by the loop's own update a moment ago
+			CONTINUE WHEN NOT EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
+				WHERE q.id = due.id AND q.state = 'queued' AND q.next_attempt_at <> 'infinity');
+			WHILE due.operation = 'upsert' AND due.attempts = 0 AND due.doubt_since IS NULL LOOP
+				-- the next one, and no other, even if somebody has it locked
+				SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
+				WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('queued', 'sending', 'in_doubt') AND q.id > due.id
+				ORDER BY q.lane, q.server, q.id LIMIT 1;
+				EXIT WHEN NOT FOUND;
+				SELECT * INTO next FROM @extschema@.enterprise_connection_requests q
+				WHERE q.id = head FOR UPDATE SKIP LOCKED;
+				EXIT WHEN NOT FOUND OR next.operation <> 'upsert' OR next.state <> 'queued' OR next.attempts > 0;
+				UPDATE @extschema@.enterprise_connection_requests q
+				SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(),
+					params = @extschema@.enterprise_connection_without_secrets(q.params)
+				WHERE q.id = due.id;
+				UPDATE @extschema@.enterprise_connection_requests q
+				SET params = @extschema@.enterprise_connection_params_merge(due.params, q.params), next_attempt_at = clock_timestamp()
+				WHERE q.id = next.id RETURNING * INTO due;
+			END LOOP;
+		END IF;
+
+		-- what there is to do depends on whether the connection is known
+		IF due.step IS DISTINCT FROM 'complete' AND (due.operation <> 'create' OR due.step IS DISTINCT FROM 'update') THEN
+			IF due.connection_id IS NULL AND due.key IS NOT NULL THEN
+				SELECT k.id INTO due.connection_id FROM @extschema@.enterprise_connections k
+				WHERE k.server = $1 AND k.key = due.key;
+			END IF;
+			due.step := CASE WHEN due.operation IN ('create', 'update', 'delete') THEN due.operation
+				WHEN due.connection_id IS NULL THEN 'create' ELSE 'update' END;
+		END IF;
+		IF due.look_up AND due.step = 'create' THEN
+			UPDATE @extschema@.enterprise_connection_requests q
+			SET state = 'in_doubt', step = 'create', doubt_since = coalesce(q.doubt_since, q.created_at),
+				http_status = NULL, look_up = false, next_attempt_at = clock_timestamp()
+			WHERE q.id = due.id;
+			CONTINUE;
+		END IF;
+		UPDATE @extschema@.enterprise_connection_requests q
+		SET state = 'sending', step = due.step, connection_id = due.connection_id, attempts = q.attempts + 1,
+			started_at = clock_timestamp(), next_attempt_at = clock_timestamp() + $5, claimer = $3,
+			http_status = NULL
+		WHERE q.id = due.id RETURNING * INTO due;
+		RETURN NEXT due;
+		claimed := claimed + 1;
+		EXIT WHEN claimed >= $2;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval)
+IS 'claims requests for delivery; for pg_clerk''s own use';
+
+/*
+ * The outcome of an attempt; counts only if the claim is still that of the
+ * attempt.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_finish(
+	id bigint, claimer integer, attempt integer, state text, step text, next_attempt_at timestamptz,
+	counted boolean, connection_id text, http_status integer, error jsonb, doubt_since timestamptz)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	ended constant boolean := $4 IN ('delivered', 'failed', 'cancelled');
+	at record;
+BEGIN
+	UPDATE @extschema@.enterprise_connection_requests q
+	SET state = $4, step = coalesce($5, q.step), next_attempt_at = coalesce($6, q.next_attempt_at),
+		attempts = greatest(q.attempts - CASE WHEN $7 THEN 0 ELSE 1 END, 0),
+		connection_id = nullif(coalesce($8, q.connection_id), ''), http_status = $9, error = $10, doubt_since = $11,
+		claimer = CASE WHEN $4 = 'sending' THEN q.claimer END,
+		finished_at = CASE WHEN ended THEN clock_timestamp() END,
+		params = CASE WHEN $4 IN ('delivered', 'cancelled')
+			THEN @extschema@.enterprise_connection_without_secrets(q.params) ELSE q.params END
+	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state IN ('sending', 'in_doubt')
+	RETURNING q.lane, q.server INTO at;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	IF ended AND at.lane IS NOT NULL THEN
+		PERFORM @extschema@.enterprise_connection_advance_lane(at.lane, at.server);
+	END IF;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz)
+IS 'notes the outcome of an attempt to deliver a request; for pg_clerk''s own use';
+
+/*
+ * Requests whose process is gone.  A create may have been received, so it is
+ * in doubt; the others can be sent again.  Neither before the end of the
+ * lease: what is still on its way must not overtake what is sent then.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_recover(claimer integer) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	UPDATE @extschema@.enterprise_connection_requests q
+	SET state = CASE WHEN q.step = 'create' THEN 'in_doubt' ELSE 'queued' END,
+		doubt_since = CASE WHEN q.step = 'create' THEN coalesce(q.doubt_since, q.started_at) END,
+		claimer = NULL
+	WHERE q.state IN ('sending', 'in_doubt') AND q.claimer = $1;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_recover(integer)
+IS 'takes back the requests of a process that is gone; for pg_clerk''s own use';
+
+/*
+ * Requests in doubt whose time to be looked up has come, of one role.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_claim_doubts(server name, claimer integer, role name)
+RETURNS SETOF @extschema@.enterprise_connection_requests
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY UPDATE @extschema@.enterprise_connection_requests q SET claimer = $2
+	WHERE q.id IN (SELECT d.id FROM @extschema@.enterprise_connection_requests d
+		WHERE d.server = $1 AND d.state = 'in_doubt' AND d.claimer IS NULL AND d.next_attempt_at <= clock_timestamp()
+			-- with the key of who enqueued them: so those of one role
+			AND d.role = (SELECT f.role FROM @extschema@.enterprise_connection_requests f
+				WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= clock_timestamp()
+					AND ($3 IS NULL OR f.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($3, r.oid, 'USAGE')))
+				ORDER BY f.id LIMIT 1)
+		LIMIT 1000 FOR UPDATE SKIP LOCKED)
+	RETURNING q.*;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, name)
+IS 'claims requests whose outcome is to be looked up; for pg_clerk''s own use';
+
+/*
+ * After a failover or a recovery to a point in time, claims can be lost: what
+ * looks queued may have been sent.  So creates from before are looked up
+ * first.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_check_timeline(timeline integer) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	origin record;
+BEGIN
+	FOR origin IN SELECT o.server, o.timeline FROM @extschema@.enterprise_connection_origins o
+		WHERE o.timeline IS DISTINCT FROM $1 FOR UPDATE
+	LOOP
+		IF origin.timeline IS NOT NULL THEN
+			UPDATE @extschema@.enterprise_connection_requests q SET look_up = true
+			WHERE q.server = origin.server AND q.state IN ('queued', 'sending', 'in_doubt')
+				AND q.operation IN ('create', 'upsert');
+		END IF;
+		UPDATE @extschema@.enterprise_connection_origins o SET timeline = $1 WHERE o.server = origin.server;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_check_timeline(integer)
+IS 'has creates looked up after a failover; for pg_clerk''s own use';
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_check_timeline(integer) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.enterprise_connection_purge(finished_before timestamptz) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	old record;
+	n   integer := 0;
+BEGIN
+	FOR old IN SELECT q.id, q.state FROM @extschema@.enterprise_connection_requests q
+		WHERE q.finished_at < $1 AND (q.state <> 'failed' OR q.params IS DISTINCT FROM
+			@extschema@.enterprise_connection_without_secrets(q.params))
+		ORDER BY q.finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED
+	LOOP
+		-- what failed stays until it is cancelled, but its secrets do not
+		IF old.state = 'failed' THEN
+			UPDATE @extschema@.enterprise_connection_requests q
+			SET params = @extschema@.enterprise_connection_without_secrets(q.params), scrubbed = true
+			WHERE q.id = old.id;
+		ELSE
+			DELETE FROM @extschema@.enterprise_connection_requests q WHERE q.id = old.id;
+		END IF;
+		n := n + 1;
+	END LOOP;
+	RETURN n < 1000;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz)
+IS 'deletes finished requests, and the secrets of failed ones; for pg_clerk''s own use';
+
+CREATE FUNCTION @extschema@.enterprise_connection_hold(server name) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	UPDATE @extschema@.enterprise_connection_requests q
+	SET state = 'held', claimer = NULL,
+		look_up = q.look_up OR q.step = 'create' AND q.state IN ('sending', 'in_doubt')
+	WHERE q.server = $1 AND q.state IN ('queued', 'sending', 'in_doubt');
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_hold(name)
+IS 'holds the requests of a server in a copy of the database; for pg_clerk''s own use';
+
+CREATE FUNCTION @extschema@.enterprise_connection_release(server name) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	-- two steps: only the first of a lane can be in doubt
+	UPDATE @extschema@.enterprise_connection_requests q
+	SET state = 'queued', next_attempt_at = clock_timestamp()
+	WHERE q.server = $1 AND q.state = 'held';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_release(name)
+IS 'lets held requests go on; for pg_clerk''s own use';
+
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_params_merge(jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_recover(integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_hold(name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_release(name) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.enqueue_enterprise_connection(
+	operation text,
+	params    jsonb DEFAULT NULL,
+	key       text DEFAULT NULL,
+	id        text DEFAULT NULL,
+	server    name DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.enqueue_enterprise_connection(text, jsonb, text, text, name)
+IS 'puts a create, update, upsert or delete into the outbox; it is delivered after this transaction commits';
+
+CREATE FUNCTION @extschema@.await_enterprise_connection(request bigint, timeout interval DEFAULT '30s')
+RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.await_enterprise_connection(bigint, interval)
+IS 'waits until a request is delivered and returns the connection; raises the error of one that failed; NULL when the time is up';
+
+CREATE FUNCTION @extschema@.retry_enterprise_connection_request(id bigint, params jsonb DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.retry_enterprise_connection_request(bigint, jsonb)
+IS 'queues a failed request again, with new parameters if they are given';
+
+CREATE FUNCTION @extschema@.cancel_enterprise_connection_request(id bigint)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cancel_enterprise_connection_request(bigint)
+IS 'cancels a request that is not on its way';
+
+CREATE PROCEDURE @extschema@.deliver_enterprise_connections()
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON PROCEDURE @extschema@.deliver_enterprise_connections()
+IS 'delivers what is due in the outbox, in this session, as far as the caller has the privileges of who enqueued it';
+
+CREATE FUNCTION @extschema@.sync_enterprise_connection() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.sync_enterprise_connection()
+IS 'trigger function: AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW; enqueues what makes the row''s enterprise connection follow the row';
+REVOKE EXECUTE ON FUNCTION @extschema@.sync_enterprise_connection() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.backfill_enterprise_connections("table" regclass, trigger name) RETURNS bigint
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.backfill_enterprise_connections(regclass, name)
+IS 'enqueues an upsert for each row that a sync_enterprise_connection trigger would find ready; returns their number';
+
+/*
+ * What an operator looks at.
+ */
+CREATE VIEW @extschema@.enterprise_connection_status WITH (security_barrier) AS
+SELECT coalesce(c.server, q.server) AS server, coalesce(c.key, q.key) AS key,
+	coalesce(c.id, q.connection_id) AS id, c.name, c.organization_id, c.domains, c.active,
+	q.id AS request, q.operation, q.state, q.attempts, q.next_attempt_at, q.created_at AS enqueued_at,
+	q.finished_at, q.http_status, q.error->>'message' AS error, q.error->>'hint' AS hint, c.synced_at
+FROM (SELECT k.*, coalesce('key ' || k.key, 'id ' || k.id) AS lane FROM @extschema@.enterprise_connections k
+	WHERE pg_has_role('pg_monitor', 'USAGE')
+		OR k.server IN (SELECT s.srvname FROM pg_foreign_server s WHERE has_server_privilege(s.oid, 'USAGE'))) c
+FULL JOIN (SELECT DISTINCT ON (r.server, coalesce(r.lane, 'id ' || r.connection_id, 'request ' || r.id))
+		coalesce(r.lane, 'id ' || r.connection_id, 'request ' || r.id) AS request_lane, r.*
+	FROM @extschema@.enterprise_connection_requests r
+	WHERE pg_has_role('pg_monitor', 'USAGE')
+		OR r.role IN (SELECT o.rolname FROM pg_roles o WHERE pg_has_role(o.oid, 'USAGE'))
+	ORDER BY r.server, coalesce(r.lane, 'id ' || r.connection_id, 'request ' || r.id), r.id DESC) q
+	ON q.server = c.server AND q.request_lane = c.lane;
+COMMENT ON VIEW @extschema@.enterprise_connection_status
+IS 'each connection, or key, with its last request: what state it is in, and why';
+GRANT SELECT ON @extschema@.enterprise_connection_status TO PUBLIC;
+
+CREATE VIEW @extschema@.enterprise_connection_queue WITH (security_barrier) AS
+SELECT r.server, r.state, count(*) AS requests, min(r.created_at) AS oldest,
+	p.since AS paused_since, p.reason AS paused_why
+FROM @extschema@.enterprise_connection_requests r
+	LEFT JOIN @extschema@.enterprise_connection_pauses p ON p.server = r.server
+WHERE pg_has_role('pg_monitor', 'USAGE')
+	OR r.role IN (SELECT o.rolname FROM pg_roles o WHERE pg_has_role(o.oid, 'USAGE'))
+GROUP BY r.server, r.state, p.since, p.reason;
+COMMENT ON VIEW @extschema@.enterprise_connection_queue
+IS 'how many requests of each server are in which state, and whether the server is paused';
+GRANT SELECT ON @extschema@.enterprise_connection_queue TO PUBLIC;

@@ -8,10 +8,14 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "deliver.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "rollback.h"
 #include "settings.h"
 #include "utils/guc.h"
+#include "wake.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -23,6 +27,73 @@ static const struct config_enum_entry on_rollback_options[] = {
 };
 
 void		_PG_init(void);
+
+/*
+ * Settings of the workers.  They are the server's: what one session sets, no
+ * worker would see.
+ */
+static void
+define_worker_settings(void)
+{
+	/*
+	 * pg_clerk.worker - are there workers?  Off ends them, and starts none
+	 * until it is on: for maintenance, and for a clone of a server that must
+	 * not speak to Clerk.
+	 */
+	DefineCustomBoolVariable("pg_clerk.worker",
+							 "Delivers in background workers what was enqueued.",
+							 "Takes effect if pg_clerk is in shared_preload_libraries.",
+							 &clerk_worker_enabled,
+							 true,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+
+	/*
+	 * pg_clerk.max_workers - one for each database, out of
+	 * max_worker_processes.  If there are more databases, they take turns.
+	 */
+	DefineCustomIntVariable("pg_clerk.max_workers",
+							"Maximum number of background workers, each of which serves a database.",
+							NULL,
+							&clerk_max_workers,
+							4, 1, 64,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	/* pg_clerk.max_attempts - after so many, a request has failed. */
+	DefineCustomIntVariable("pg_clerk.max_attempts",
+							"Number of attempts after which a request has failed.",
+							NULL,
+							&clerk_max_attempts,
+							20, 1, 1000,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	/*
+	 * pg_clerk.retention - how long finished requests are kept, and the
+	 * secrets of failed ones.
+	 */
+	DefineCustomIntVariable("pg_clerk.retention",
+							"How long delivered and cancelled requests are kept.",
+							"Failed ones are kept until they are cancelled, without their secrets.",
+							&clerk_retention,
+							7 * 24 * 60 * 60, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	/*
+	 * pg_clerk.naptime - a worker is woken when something is to be done; it
+	 * looks all the same when so much time has passed, as COMMIT PREPARED, for
+	 * one, wakes nobody.
+	 */
+	DefineCustomIntVariable("pg_clerk.naptime",
+							"Time after which a worker looks for requests, although nothing has woken it.",
+							NULL,
+							&clerk_naptime,
+							10000, 10, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
 
 void
 _PG_init(void)
@@ -52,6 +123,10 @@ _PG_init(void)
 							 on_rollback_options,
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
+	define_worker_settings();
 	clerk_reserve_guc_prefix("pg_clerk");
 	clerk_rollback_init();
+	clerk_wake_register();
+	if (process_shared_preload_libraries_in_progress)
+		clerk_worker_init();
 }

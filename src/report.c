@@ -519,6 +519,36 @@ clerk_report_is_gone(const ClerkReport *report)
 	return report->status == 404 && report->of_clerk;
 }
 
+static void
+set_string(ClerkJson *object, const char *name, const char *value)
+{
+	char	   *utf8;
+
+	if (value == NULL)
+	{
+		clerk_json_set(object, name, NULL);
+		return;
+	}
+	utf8 = pg_server_to_any(value, (int) strlen(value), PG_UTF8);
+	clerk_json_set(object, name, clerk_json_new_string(utf8, strlen(utf8)));
+}
+
+Jsonb *
+clerk_report_to_jsonb(const ClerkReport *report)
+{
+	ClerkJson  *object = clerk_json_new_object();
+	const char *fault = NULL;
+
+	set_string(object, "sqlstate", unpack_sql_state(report->sqlerrcode));
+	set_string(object, "message", report->message);
+	set_string(object, "detail", report->detail);
+	set_string(object, "hint", report->hint);
+	clerk_json_set(object, "status", report->status ? clerk_json_new_integer(report->status) : NULL);
+	set_string(object, "trace_id", report->trace_id);
+	clerk_json_set(object, "errors", report->errors ? clerk_json_from_jsonb(report->errors, &fault) : NULL);
+	return clerk_json_to_jsonb(object);
+}
+
 void
 clerk_report_raise(int elevel, const ClerkReport *report)
 {

@@ -76,6 +76,9 @@ extern ClerkReport *clerk_report_unreadable(const ClerkReportSubject *subject,
 /* Did Clerk itself say that it knows no such id? */
 extern bool clerk_report_is_gone(const ClerkReport *report);
 
+/* {sqlstate, message, detail, hint, status, trace_id, errors} */
+extern Jsonb *clerk_report_to_jsonb(const ClerkReport *report);
+
 /* ereport it; returns only if elevel is below ERROR. */
 extern void clerk_report_raise(int elevel, const ClerkReport *report);
 

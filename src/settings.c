@@ -125,6 +125,9 @@ typedef struct CachedServer
 
 static HTAB *cached_servers = NULL;
 
+/* Counts the changes of servers and their mappings. */
+static uint64 generation = 0;
+
 PG_FUNCTION_INFO_V1(pg_clerk_validator);
 
 /*-------------------------------------------------------------------------
@@ -317,6 +320,7 @@ forget_servers(Datum arg, int cacheid, uint32 hashvalue)
 	HASH_SEQ_STATUS status;
 	CachedServer *entry;
 
+	generation++;
 	hash_seq_init(&status, cached_servers);
 	while ((entry = hash_seq_search(&status)) != NULL)
 		entry->valid = false;
@@ -618,6 +622,15 @@ copy_settings(const ClerkSettings *from)
 	return to;
 }
 
+static ClerkSettings *
+with_rate_limit(ClerkSettings *settings, const CachedServer *entry)
+{
+	if (!entry->rate_limit_set)
+		settings->rate_limit = settings->secret_key && strncmp(settings->secret_key, "sk_live_", 8) == 0 ?
+			RATE_LIMIT_LIVE : RATE_LIMIT_TEST;
+	return settings;
+}
+
 ClerkSettings *
 clerk_settings(const char *server_name, ClerkUse use)
 {
@@ -627,13 +640,35 @@ clerk_settings(const char *server_name, ClerkUse use)
 
 	entry = cached_server(usable_server(name));
 	settings = copy_settings(&entry->settings);
+	if (use == CLERK_USE_ENQUEUE)
+	{
+		/* Key and network are the worker's concern. */
+		settings->secret_key = NULL;
+		settings->elsewhere = clerk_origin(settings->server_name) == CLERK_ORIGIN_ELSEWHERE;
+		return settings;
+	}
 	if (entry->secret_key_file != NULL)
 		settings->secret_key = read_key_file(entry);
 	if (settings->secret_key == NULL)
 		no_key(entry);
-	if (!entry->rate_limit_set)
-		settings->rate_limit = strncmp(settings->secret_key, "sk_live_", 8) == 0 ?
-			RATE_LIMIT_LIVE : RATE_LIMIT_TEST;
+	(void) with_rate_limit(settings, entry);
 	check_armed(settings->server_name, use);
 	return settings;
+}
+
+ClerkSettings *
+clerk_settings_limits(const char *server_name)
+{
+	Oid			serverid = get_foreign_server_oid(server_name, true);
+
+	if (!OidIsValid(serverid) ||
+		GetForeignServer(serverid)->fdwid != get_foreign_data_wrapper_oid(FDW_NAME, true))
+		return NULL;
+	return with_rate_limit(copy_settings(&cached_server(serverid)->settings), cached_server(serverid));
+}
+
+uint64
+clerk_settings_generation(void)
+{
+	return generation;
 }

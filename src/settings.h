@@ -26,12 +26,14 @@ typedef struct ClerkSettings
 	char	   *ca_file;		/* NULL: the system's */
 	char	   *proxy;			/* NULL: none */
 	List	   *extra_params;	/* of char *, see params.h */
+	bool		elsewhere;		/* armed in another database; only when enqueueing */
 } ClerkSettings;
 
 typedef enum ClerkUse
 {
 	CLERK_USE_READ,				/* never writes, not even that the server is armed */
-	CLERK_USE_WRITE
+	CLERK_USE_WRITE,
+	CLERK_USE_ENQUEUE			/* needs neither a key nor to be armed */
 } ClerkUse;
 
 /* The value of pg_clerk.server. */
@@ -45,5 +47,14 @@ extern char *clerk_default_server;
  * the caller's own copy.
  */
 extern ClerkSettings *clerk_settings(const char *server_name, ClerkUse use);
+
+/*
+ * The limits of a server for a worker, whoever it is for: times, concurrency
+ * and rate.  NULL if there is no such pg_clerk server.
+ */
+extern ClerkSettings *clerk_settings_limits(const char *server_name);
+
+/* Another number than before: a server or a mapping has changed. */
+extern uint64 clerk_settings_generation(void);
 
 #endif							/* CLERK_SETTINGS_H */

@@ -456,8 +456,8 @@ clerk_free_key(const char *server, const char *key)
 	SPI_finish();
 }
 
-char *
-clerk_tracked_key(const char *server, const char *id)
+static ClerkTracked *
+tracked(const char *server, const char *id)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	NameData	name;
@@ -469,7 +469,23 @@ clerk_tracked_key(const char *server, const char *id)
 	clerk_run(&read_by_id_statement, values, NULL, true);
 	row = found_row(caller, &ctid);
 	SPI_finish();
+	return row;
+}
+
+char *
+clerk_tracked_key(const char *server, const char *id)
+{
+	ClerkTracked *row = tracked(server, id);
+
 	return row ? row->key : NULL;
+}
+
+char *
+clerk_tracked_provider(const char *server, const char *id)
+{
+	ClerkTracked *row = tracked(server, id);
+
+	return row ? row->provider : NULL;
 }
 
 /*-------------------------------------------------------------------------

@@ -56,6 +56,7 @@ extern void clerk_free_key(const char *server, const char *key);
 
 /* The row's key, without a lock; NULL if there is no row or no key. */
 extern char *clerk_tracked_key(const char *server, const char *id);
+extern char *clerk_tracked_provider(const char *server, const char *id);
 
 /*
  * For the mirror.  Only one of a server runs at a time.  An element of a page

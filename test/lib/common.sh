@@ -313,6 +313,7 @@ start_postgres() {
 		max_prepared_transactions = 10
 		log_line_prefix = '%m [%p] %q%a '
 		restart_after_crash = on
+		${postgres_settings-}
 	END
 	"${as_postgres[@]}" "$pg_bin/pg_ctl" -D "$data" -l "$work/postgres.log" -w -s start || {
 		cat "$work/postgres.log" >&2

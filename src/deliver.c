@@ -1,0 +1,1610 @@
+/*-------------------------------------------------------------------------
+ *
+ * deliver.c
+ *		Delivering what is in the outbox.
+ *
+ * One loop: claim what is due and commit; send it; take the answers as they
+ * come, commit what they mean, and fill the free places.  Between the
+ * transactions nothing is held: no snapshot, no lock, no xid.  What a request
+ * in a given state may become is drawn in README.md beside this file.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "api.h"
+#include "catalog.h"
+#include "commands/async.h"
+#include "compat.h"
+#include "connections.h"
+#include "deliver.h"
+#include "dispatch.h"
+#include "executor/spi.h"
+#include "keys.h"
+#include "lib/ilist.h"
+#include "miscadmin.h"
+#include "origin.h"
+#include "outbox.h"
+#include "pages.h"
+#include "postmaster/interrupt.h"
+#include "storage/lock.h"
+#include "tracking.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* Connections of this process in all, to whatever server. */
+#define MAX_CONNECTIONS 500
+
+/* Backoff: the first, in ms, doubled each time up to the last. */
+#define BACKOFF_FIRST 1000
+#define BACKOFF_LAST (60 * 60 * 1000)
+#define BACKOFF_DOMAIN (30 * 1000)
+
+/* A server whose key is refused is tried again after so many ms. */
+#define PROBE_INTERVAL (60 * 1000)
+
+/* An outcome that met a locked row is tried again after so many ms. */
+#define ASIDE_INTERVAL 100
+
+/* ... which is found out by waiting so long for it. */
+#define LOCK_TIMEOUT "50ms"
+
+/* A look-up that failed is repeated after so many ms. */
+#define LOOK_UP_INTERVAL 5000
+
+/* How far Clerk's clock may be off, in us. */
+#define CLOCK_SKEW (5 * 60 * USECS_PER_SEC)
+
+/* A session that delivers by itself waits so many ms for a server's pace. */
+#define SHORT_PAUSE 2000
+
+/* A worker that is asked to leave waits so many ms for what is under way. */
+#define LEAVE_TIME 400
+
+/* While more is due than may go, it is looked again after so many ms. */
+#define PACE_INTERVAL 20
+
+/* Of the lock tag of a claimer, beside those in tracking.c. */
+#define LOCK_CLAIMER 3
+
+/* A server that has something to deliver. */
+typedef struct Server
+{
+	char	   *name;
+	int			active;			/* claimed and not finished */
+	int64		not_before;		/* ms; while it is paused */
+	bool		paused;			/* no key, or it was refused */
+	uint64		paused_generation;	/* of the settings that did not work */
+	bool		looking_up;
+} Server;
+
+typedef enum DeliveryState
+{
+	DELIVERY_READY,				/* to be sent */
+	DELIVERY_SENT,
+	DELIVERY_ANSWERED,			/* to be judged */
+	DELIVERY_JUDGED				/* its outcome is to be committed */
+} DeliveryState;
+
+/* A claimed request on its way. */
+typedef struct Delivery
+{
+	dlist_node	node;
+	MemoryContext context;		/* owns all of it */
+	Server	   *server;
+	ClerkRequestRow *row;
+	DeliveryState state;
+	ClerkSettings *settings;
+	ClerkParams *params;
+	ClerkCall	call;
+	ClerkHttpRequest *request;
+
+	/* what it has come to */
+	ClerkOutcome outcome;
+	Jsonb	   *track;			/* connection to be tracked */
+	const char *untrack;		/* id of a row to be deleted */
+	bool		complete;		/* a PATCH follows at once */
+	int64		not_before;		/* ms; of committing it, if a row was locked */
+} Delivery;
+
+/* The look-up of what is in doubt at a server: one listing for all. */
+typedef struct LookUp
+{
+	dlist_node	node;
+	MemoryContext context;
+	Server	   *server;
+	List	   *deliveries;		/* Delivery *, in doubt */
+	ClerkSettings *settings;
+	ClerkCall	call;
+	ClerkHttpRequest *request;
+	int64		offset;
+	TimestampTz oldest;			/* nothing older can be meant */
+	bool		page_came;		/* to be looked through */
+	bool		answered;		/* every delivery has its outcome */
+} LookUp;
+
+typedef struct Loop
+{
+	const ClerkDeliverer *deliverer;
+	MemoryContext context;
+	ClerkHttpSet *set;
+	int			claimer;
+	List	   *servers;		/* Server * */
+	dlist_head	deliveries;
+	dlist_head	look_ups;
+	int64		next_chores;	/* ms */
+	TimestampTz next_due;		/* of what is queued or in doubt; 0: nothing */
+	bool		woken;			/* by its latch */
+	bool		claimed_any;	/* by the last claim */
+	int64		leave_at;		/* ms; asked to leave, at the latest then; 0: not */
+	bool		limited;		/* by a server's limits, the last claim */
+	List	   *finished;		/* texts for NOTIFY */
+} Loop;
+
+PG_FUNCTION_INFO_V1(deliver_enterprise_connections);
+
+/*-------------------------------------------------------------------------
+ * Transactions
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * What is committed here must be known after a crash, whatever the database's
+ * default: a claim that is forgotten would be sent twice.
+ */
+static void
+begin(Loop *loop)
+{
+	loop->deliverer->begin();
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		(void) set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+}
+
+static void
+commit(Loop *loop)
+{
+	loop->deliverer->commit();
+	MemoryContextSwitchTo(loop->context);
+}
+
+/*
+ * Run work(arg) in a subtransaction.  Returns the error, or NULL.  What asks
+ * this process to stop is not caught.
+ */
+static ErrorData *
+run_in_subtransaction(void (*work) (Delivery *), Delivery *delivery)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work(delivery);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+			error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+/*-------------------------------------------------------------------------
+ * Outcomes
+ *-------------------------------------------------------------------------
+ */
+
+static int64
+backoff(int attempts)
+{
+	int64		pause = BACKOFF_FIRST << Min(attempts - 1, 12);
+
+	pause = Min(pause, BACKOFF_LAST);
+	return pause / 2 + (int64) (clerk_random() * (double) pause / 2);
+}
+
+static void
+judged(Delivery *delivery, const char *state, int64 delay)
+{
+	delivery->outcome.state = state;
+	delivery->outcome.delay = delay;
+	delivery->state = DELIVERY_JUDGED;
+}
+
+static void
+judged_failed(Delivery *delivery, const ClerkReport *report)
+{
+	delivery->outcome.error = clerk_report_to_jsonb(report);
+	delivery->outcome.http_status = report->status;
+	judged(delivery, "failed", -1);
+}
+
+/*
+ * Nothing happened: again later, unless that was the last attempt.
+ */
+static void
+judged_again(Delivery *delivery, const ClerkReport *report)
+{
+	int64		delay = Max(backoff(delivery->row->attempts), report->retry_after);
+
+	/* A PATCH that is lost may still be on its way: it must not come last. */
+	if (report->sqlerrcode == ERRCODE_CLERK_CONNECTION_BROKEN)
+		delay = Max(delay, (delivery->row->started_at - GetCurrentTimestamp()) / 1000 +
+					delivery->settings->timeout);
+	if (delivery->row->attempts >= clerk_max_attempts)
+	{
+		judged_failed(delivery, report);
+		return;
+	}
+	delivery->outcome.error = clerk_report_to_jsonb(report);
+	delivery->outcome.http_status = report->status;
+	delivery->outcome.doubt_since = delivery->row->doubt_since;
+	judged(delivery, "queued", delay);
+}
+
+/*
+ * The server has no key that works.  The attempt does not count, and nobody
+ * else tries until the key has changed, but for one probe a minute.
+ */
+static void
+pause_server(Server *server, const ClerkReport *report)
+{
+	server->paused = true;
+	server->paused_generation = clerk_settings_generation();
+	server->not_before = clerk_http_now() + PROBE_INTERVAL;
+	clerk_outbox_pause(server->name, report->message);
+}
+
+static void
+judged_paused(Delivery *delivery, const ClerkReport *report)
+{
+	pause_server(delivery->server, report);
+	delivery->outcome.error = clerk_report_to_jsonb(report);
+	delivery->outcome.http_status = report->status;
+	delivery->outcome.doubt_since = delivery->row->doubt_since;
+	delivery->outcome.uncounted = true;
+	judged(delivery, "queued", 0);
+}
+
+/*
+ * It may have happened: to be looked up when the request cannot be on its way
+ * any more, that is, at the end of its lease.
+ */
+static void
+judged_in_doubt(Delivery *delivery, const ClerkReport *report)
+{
+	const ClerkRequestRow *row = delivery->row;
+
+	delivery->outcome.error = clerk_report_to_jsonb(report);
+	delivery->outcome.http_status = report->status;
+	delivery->outcome.doubt_since = row->doubt_since ? row->doubt_since : row->started_at;
+	judged(delivery, "in_doubt", -1);
+}
+
+/*
+ * A domain is on its way from one connection to another: what gives it up is
+ * still unfinished, and soon done.
+ */
+static void
+judged_again_soon(Delivery *delivery, const ClerkReport *report)
+{
+	judged_again(delivery, report);
+	delivery->outcome.delay = Min(delivery->outcome.delay, BACKOFF_DOMAIN);
+}
+
+/*
+ * Clerk refuses to create what is there.  It may be a domain on its way from
+ * one organization to another; or what an earlier attempt, or a call at once
+ * that was rolled back, has left.
+ */
+static void
+judged_duplicate(Delivery *delivery, const ClerkReport *report)
+{
+	const ClerkRequestRow *row = delivery->row;
+
+	if (clerk_outbox_others_pending(row))
+		judged_again_soon(delivery, report);
+	else if (row->doubt_since != 0 || row->key != NULL)
+	{
+		delivery->outcome.error = clerk_report_to_jsonb(report);
+		delivery->outcome.http_status = report->status;
+		delivery->outcome.doubt_since = row->doubt_since ? row->doubt_since : time_t_to_timestamptz(0);
+		judged(delivery, "in_doubt", 0);
+	}
+	else
+		judged_failed(delivery, report);
+}
+
+static void
+judge_failure(Delivery *delivery, const ClerkReport *report)
+{
+	const ClerkRequestRow *row = delivery->row;
+	bool		creates = strcmp(row->step, "create") == 0;
+
+	if (report->status == 401 && report->of_clerk)
+		judged_paused(delivery, report);
+	else if (strcmp(row->step, "delete") == 0 && clerk_report_is_gone(report))
+	{
+		delivery->untrack = row->connection_id;
+		judged(delivery, "delivered", -1);
+	}
+	else if (strcmp(row->operation, "upsert") == 0 && strcmp(row->step, "update") == 0 &&
+			 clerk_report_is_gone(report))
+	{
+		/* The key gets a new one. */
+		delivery->untrack = row->connection_id;
+		delivery->outcome.connection_id = "";
+		delivery->outcome.uncounted = true;
+		judged(delivery, "queued", 0);
+	}
+	else if (creates && clerk_is_duplicate(report))
+		judged_duplicate(delivery, report);
+	else if (clerk_is_duplicate(report) && clerk_outbox_others_pending(row))
+		judged_again_soon(delivery, report);
+	else if (report->retry == CLERK_RETRY_IN_DOUBT)
+		judged_in_doubt(delivery, report);
+	else if (report->retry == CLERK_RETRY_NEVER)
+		judged_failed(delivery, report);
+	else
+		judged_again(delivery, report);
+	if (report->status == 429)
+		clerk_pace_pause(delivery->settings,
+						 clerk_http_now() + (report->retry_after >= 0 ? Max(report->retry_after, 50) : 1000));
+}
+
+static void
+judge_success(Delivery *delivery)
+{
+	const ClerkRequestRow *row = delivery->row;
+	Jsonb	   *result = delivery->call.result;
+
+	delivery->outcome.http_status = delivery->request->status;
+	if (strcmp(row->step, "delete") == 0)
+	{
+		delivery->untrack = row->connection_id;
+		judged(delivery, "delivered", -1);
+		return;
+	}
+	delivery->track = result;
+	delivery->outcome.connection_id = clerk_jsonb_string(result, "id");
+	if (strcmp(row->step, "create") == 0 && delivery->params->patch != NULL)
+	{
+		/* A step of its own: committed before it is sent. */
+		delivery->complete = true;
+		delivery->outcome.step = "complete";
+		judged(delivery, "sending", -1);
+	}
+	else
+		judged(delivery, "delivered", -1);
+}
+
+/*
+ * An error while preparing or committing, not of Clerk's.
+ */
+static void
+judge_error(Delivery *delivery, const ErrorData *error)
+{
+	ClerkReport report = {
+		.sqlerrcode = error->sqlerrcode,
+		.message = error->message,
+		.detail = error->detail,
+		.hint = error->hint,
+		.retry_after = -1,
+	};
+
+	if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		judged_failed(delivery, &report);
+	else if (clerk_origin(delivery->server->name) == CLERK_ORIGIN_ELSEWHERE)
+	{
+		judged(delivery, "queued", 0);
+		delivery->outcome.uncounted = true;
+		clerk_outbox_hold(delivery->server->name);
+	}
+	else
+		judged_paused(delivery, &report);
+}
+
+/*-------------------------------------------------------------------------
+ * Preparing
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Settings for who enqueued the request: key and USAGE as they are now.
+ */
+static ClerkSettings *
+settings_of(const char *server, const char *role)
+{
+	Oid			id = get_role_oid(role, true);
+	Oid			user;
+	int			sec_context;
+	ClerkSettings *settings;
+
+	if (!OidIsValid(id))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\", which enqueued the request, does not exist any more", role),
+				 errhint("Enqueue it again as another role, and cancel this request.")));
+	GetUserIdAndSecContext(&user, &sec_context);
+	SetUserIdAndSecContext(id, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	settings = clerk_settings(server, CLERK_USE_WRITE);
+	SetUserIdAndSecContext(user, sec_context);
+	return settings;
+}
+
+typedef struct WithoutNulls
+{
+	ClerkJson  *to;
+} WithoutNulls;
+
+static ClerkJson *without_nulls(ClerkJson *json);
+
+/*
+ * An object that has nothing but nulls goes with them.
+ */
+static bool
+copy_unless_null(const char *name, ClerkJson *value, void *arg)
+{
+	ClerkJson  *copy = without_nulls(value);
+
+	if (clerk_json_type(value) != CLERK_JSON_NULL &&
+		(clerk_json_type(value) != CLERK_JSON_OBJECT || clerk_json_length(copy) > 0 ||
+		 clerk_json_length(value) == 0))
+		clerk_json_set(((WithoutNulls *) arg)->to, name, copy);
+	return true;
+}
+
+static ClerkJson *
+without_nulls(ClerkJson *json)
+{
+	WithoutNulls copy;
+
+	if (clerk_json_type(json) != CLERK_JSON_OBJECT)
+		return json;
+	copy.to = clerk_json_new_object();
+	clerk_json_each(json, copy_unless_null, &copy);
+	return copy.to;
+}
+
+/*
+ * The null of an upsert takes something away from a connection that exists;
+ * for one that does not, there is nothing to take away.
+ */
+static ClerkParams *
+params_for_create(const ClerkSettings *settings, const ClerkRequestRow *row)
+{
+	const char *fault;
+	Jsonb	   *params = row->params;
+
+	if (strcmp(row->operation, "upsert") == 0)
+		params = clerk_json_to_jsonb(without_nulls(clerk_json_from_jsonb(params, &fault)));
+	return clerk_read_params(settings, params, NULL, CLERK_OPERATION_CREATE);
+}
+
+static void
+need_connection(const ClerkRequestRow *row)
+{
+	if (row->connection_id == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 row->key ?
+				 errmsg("no enterprise connection has the key \"%s\"", row->key) :
+				 errmsg("the request names no enterprise connection"),
+				 errhint("Enqueue an upsert, which creates it.")));
+}
+
+/*
+ * The request is built here too: an id that cannot be one is an error.
+ */
+static void
+build_request(Delivery *delivery)
+{
+	delivery->call.secrets = delivery->params ? delivery->params->secrets : NIL;
+	delivery->request = clerk_api_request(delivery->settings, &delivery->call);
+	delivery->request->caller = delivery;
+}
+
+static void
+prepare_create(Delivery *delivery)
+{
+	const ClerkRequestRow *row = delivery->row;
+
+	if (row->connection_id != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("key \"%s\" belongs to enterprise connection \"%s\" already", row->key, row->connection_id),
+				 errhint("Enqueue an upsert, which changes it.")));
+	delivery->params = params_for_create(delivery->settings, row);
+	delivery->call.endpoint = CLERK_CREATE;
+	delivery->call.body = delivery->params->body;
+}
+
+static void
+prepare_update(Delivery *delivery)
+{
+	const ClerkRequestRow *row = delivery->row;
+	Jsonb	   *params;
+
+	need_connection(row);
+	params = clerk_params_for_update(row->params,
+									 clerk_tracked_provider(row->server, row->connection_id));
+	delivery->call.id = row->connection_id;
+	if (JB_ROOT_COUNT(params) == 0)
+	{
+		/* Only the provider was named: nothing to change, but to know. */
+		delivery->call.endpoint = CLERK_GET;
+		return;
+	}
+	delivery->params = clerk_read_params(delivery->settings, params, NULL, CLERK_OPERATION_UPDATE);
+	delivery->call.endpoint = CLERK_UPDATE;
+	delivery->call.body = delivery->params->body;
+}
+
+static void
+prepare_complete(Delivery *delivery)
+{
+	const ClerkRequestRow *row = delivery->row;
+
+	need_connection(row);
+	delivery->params = params_for_create(delivery->settings, row);
+	if (delivery->params->patch == NULL)
+	{
+		/* A retry has brought other parameters. */
+		prepare_update(delivery);
+		return;
+	}
+	delivery->call = (ClerkCall)
+	{
+		.endpoint = CLERK_UPDATE,
+			.id = row->connection_id,
+			.body = delivery->params->patch,
+	};
+}
+
+/*
+ * Everything that can be wrong with a row is found out here, in a
+ * subtransaction, and becomes its outcome.
+ */
+static void
+prepare(Delivery *delivery)
+{
+	const ClerkRequestRow *row = delivery->row;
+	bool		deletes = strcmp(row->step, "delete") == 0;
+
+	if (!deletes && (row->params == NULL || !JB_ROOT_IS_OBJECT(row->params)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the request has no parameters")));
+	delivery->settings = settings_of(row->server, row->role);
+	if (strcmp(row->step, "create") == 0)
+		prepare_create(delivery);
+	else if (strcmp(row->step, "update") == 0)
+		prepare_update(delivery);
+	else if (strcmp(row->step, "complete") == 0)
+		prepare_complete(delivery);
+	else if (row->connection_id == NULL)
+	{
+		/* There is nothing to delete. */
+		judged(delivery, "delivered", -1);
+		return;
+	}
+	else
+	{
+		delivery->call.endpoint = CLERK_DELETE;
+		delivery->call.id = row->connection_id;
+	}
+	build_request(delivery);
+}
+
+static Delivery *
+new_delivery(Loop *loop, Server *server, ClerkRequestRow *row, MemoryContext context)
+{
+	Delivery   *delivery = MemoryContextAllocZero(context, sizeof(*delivery));
+
+	delivery->context = context;
+	delivery->server = server;
+	delivery->row = row;
+	delivery->state = DELIVERY_READY;
+	delivery->outcome.delay = -1;
+	return delivery;
+}
+
+/*
+ * A claimed row becomes a delivery, in a context of its own.
+ */
+static void
+take_row(Loop *loop, Server *server, const ClerkRequestRow *claimed)
+{
+	MemoryContext context = AllocSetContextCreate(loop->context, "pg_clerk delivery",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Delivery   *delivery = new_delivery(loop, server, clerk_outbox_copy(claimed), context);
+	ErrorData  *error;
+
+	dlist_push_tail(&loop->deliveries, &delivery->node);
+	server->active++;
+	loop->claimed_any = true;
+	error = run_in_subtransaction(prepare, delivery);
+	if (error != NULL)
+		judge_error(delivery, error);
+	MemoryContextSwitchTo(old);
+}
+
+/*-------------------------------------------------------------------------
+ * Claiming
+ *-------------------------------------------------------------------------
+ */
+
+static Server *
+find_server(Loop *loop, const char *name)
+{
+	MemoryContext old;
+	Server	   *server;
+	ListCell   *lc;
+
+	foreach(lc, loop->servers)
+	{
+		server = lfirst(lc);
+		if (strcmp(server->name, name) == 0)
+			return server;
+	}
+	old = MemoryContextSwitchTo(loop->context);
+	server = palloc0(sizeof(*server));
+	server->name = pstrdup(name);
+	loop->servers = lappend(loop->servers, server);
+	MemoryContextSwitchTo(old);
+	return server;
+}
+
+/*
+ * The server's own settings, without a key: for limits.  NULL if it is not
+ * one any more; its requests are claimed all the same, and fail.
+ */
+static ClerkSettings *
+limits_of(const char *server)
+{
+	return clerk_settings_limits(server);
+}
+
+static int
+places(Loop *loop, Server *server, const ClerkSettings *limits)
+{
+	int			free = (limits ? limits->max_concurrency : 1) - server->active;
+
+	free = Min(free, MAX_CONNECTIONS - clerk_http_pending(loop->set));
+	if (server->paused)
+	{
+		if (server->paused_generation != clerk_settings_generation())
+			server->not_before = 0;
+		if (clerk_http_now() < server->not_before)
+			return 0;
+		free = Min(free, 1 - server->active);
+	}
+	if (limits != NULL)
+		free = Min(free, clerk_pace_allows(limits));
+	return free;
+}
+
+static void
+claim_from(Loop *loop, const char *name)
+{
+	Server	   *server = find_server(loop, name);
+	ClerkSettings *limits = limits_of(name);
+	int			wanted = places(loop, server, limits);
+	ListCell   *lc;
+
+	if (wanted <= 0)
+	{
+		/* By its rate, that is; a pause of Clerk's can be long. */
+		loop->limited |= !server->paused && limits != NULL &&
+			clerk_pace_next(limits) < clerk_http_now() + SHORT_PAUSE;
+		return;
+	}
+	foreach(lc, clerk_outbox_claim(name, wanted, loop->claimer, loop->deliverer->role,
+								   limits ? limits->timeout : 1000))
+		take_row(loop, server, lfirst(lc));
+}
+
+static void
+take_doubts(Loop *loop, Server *server, List *rows)
+{
+	MemoryContext context = AllocSetContextCreate(loop->context, "pg_clerk look-up",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	LookUp	   *look_up = palloc0(sizeof(*look_up));
+	ListCell   *lc;
+
+	look_up->context = context;
+	look_up->server = server;
+	look_up->oldest = PG_INT64_MAX;
+	foreach(lc, rows)
+	{
+		Delivery   *delivery = new_delivery(loop, server, clerk_outbox_copy(lfirst(lc)), context);
+		ErrorData  *error;
+
+		delivery->row->step = "create";
+		delivery->row->connection_id = NULL;
+		look_up->oldest = Min(look_up->oldest, delivery->row->doubt_since - CLOCK_SKEW);
+		error = run_in_subtransaction(prepare, delivery);
+		if (error != NULL)
+			judge_error(delivery, error);
+		else if (look_up->settings == NULL)
+			look_up->settings = delivery->settings;
+		look_up->deliveries = lappend(look_up->deliveries, delivery);
+	}
+	look_up->answered = look_up->settings == NULL;
+	server->looking_up = true;
+	dlist_push_tail(&loop->look_ups, &look_up->node);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+claim(Loop *loop)
+{
+	MemoryContext scratch = AllocSetContextCreate(loop->context, "pg_clerk claim",
+												  ALLOCSET_SMALL_SIZES);
+	ListCell   *lc;
+
+	loop->claimed_any = false;
+	loop->limited = false;
+	begin(loop);
+	MemoryContextSwitchTo(scratch);
+	foreach(lc, clerk_outbox_servers())
+	{
+		Server	   *server = find_server(loop, lfirst(lc));
+		List	   *doubts;
+
+		claim_from(loop, lfirst(lc));
+		if (!server->looking_up && (!server->paused || clerk_http_now() >= server->not_before) &&
+			(doubts = clerk_outbox_claim_doubts(lfirst(lc), loop->claimer, loop->deliverer->role)) != NIL)
+			take_doubts(loop, server, doubts);
+	}
+	loop->next_due = clerk_outbox_next_due();
+	commit(loop);
+	MemoryContextDelete(scratch);
+}
+
+/*-------------------------------------------------------------------------
+ * Sending
+ *-------------------------------------------------------------------------
+ */
+
+static void
+send_delivery(Loop *loop, Delivery *delivery)
+{
+	MemoryContextSwitchTo(delivery->context);
+	delivery->state = DELIVERY_SENT;
+	clerk_pace_count(delivery->settings);
+	clerk_http_send(loop->set, delivery->request);
+	MemoryContextSwitchTo(loop->context);
+}
+
+static void
+send_look_up(Loop *loop, LookUp *look_up)
+{
+	MemoryContextSwitchTo(look_up->context);
+	look_up->call = (ClerkCall)
+	{
+		.endpoint = CLERK_LIST,
+			.query = clerk_page_query(NULL, look_up->offset, CLERK_PAGE_SIZE),
+	};
+	look_up->request = clerk_api_request(look_up->settings, &look_up->call);
+	look_up->request->caller = look_up;
+	clerk_pace_count(look_up->settings);
+	clerk_http_send(loop->set, look_up->request);
+	MemoryContextSwitchTo(loop->context);
+}
+
+static void
+send_all(Loop *loop)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &loop->deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (delivery->state == DELIVERY_READY)
+			send_delivery(loop, delivery);
+	}
+	dlist_foreach(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+		if (!look_up->answered && look_up->request == NULL)
+			send_look_up(loop, look_up);
+	}
+}
+
+/*-------------------------------------------------------------------------
+ * Looking up
+ *-------------------------------------------------------------------------
+ */
+
+static TimestampTz
+created_at(Jsonb *connection)
+{
+	JsonbValue	buf;
+	JsonbValue *value = getKeyJsonValueFromContainer(&connection->root, "created_at", 10, &buf);
+
+	if (value == NULL || value->type != jbvNumeric)
+		return PG_INT64_MAX;
+	return time_t_to_timestamptz(0) + (TimestampTz)
+		(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+											NumericGetDatum(value->val.numeric))) * 1000);
+}
+
+/*
+ * Is the connection what this request in doubt has made?
+ */
+static bool
+made_by(const LookUp *look_up, const Delivery *delivery, Jsonb *connection)
+{
+	const ClerkRequestRow *row = delivery->row;
+	const char *fault;
+	ClerkJson  *wanted;
+	ClerkJson  *found;
+	char	   *id = clerk_jsonb_string(connection, "id");
+	char	   *key;
+	ListCell   *lc;
+
+	if (delivery->state == DELIVERY_JUDGED || id == NULL ||
+		created_at(connection) < row->doubt_since - CLOCK_SKEW)
+		return false;
+	wanted = clerk_json_parse(delivery->params->body->text, delivery->params->body->len, &fault);
+	found = clerk_json_from_jsonb(connection, &fault);
+	if (found == NULL || !clerk_same_connection(wanted, found) ||
+		clerk_outbox_made_by_other(row, id))
+		return false;
+	foreach(lc, look_up->deliveries)
+	{
+		const char *adopted = ((Delivery *) lfirst(lc))->outcome.connection_id;
+
+		if (adopted != NULL && strcmp(adopted, id) == 0)
+			return false;
+	}
+	key = clerk_tracked_key(row->server, id);
+	return key == NULL || (row->key != NULL && strcmp(key, row->key) == 0);
+}
+
+/*
+ * Found: it is adopted.  An upsert goes on with a PATCH of all parameters, as
+ * the one that made it may have had others; a create with what is left.
+ */
+static void
+adopt(Delivery *delivery, Jsonb *connection)
+{
+	MemoryContext old = MemoryContextSwitchTo(delivery->context);
+
+	delivery->track = clerk_jsonb_copy(connection);
+	delivery->outcome.connection_id = clerk_jsonb_string(delivery->track, "id");
+	if (strcmp(delivery->row->operation, "upsert") == 0)
+	{
+		delivery->outcome.step = "update";
+		judged(delivery, "queued", 0);
+	}
+	else if (delivery->params->patch != NULL)
+	{
+		delivery->outcome.step = "complete";
+		judged(delivery, "queued", 0);
+	}
+	else
+		judged(delivery, "delivered", -1);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Look through a page.  Returns whether another is needed.
+ */
+static bool
+search_page(LookUp *look_up, Jsonb *page)
+{
+	Jsonb	   *data = clerk_page_data(page);
+	int			count = JB_ROOT_COUNT(data);
+	int64		total = clerk_page_total(page);
+	bool		old = false;
+
+	for (int i = 0; i < count; i++)
+	{
+		Jsonb	   *connection = JsonbValueToJsonb(getIthJsonbValueFromContainer(&data->root, i));
+		ListCell   *lc;
+
+		if (!JB_ROOT_IS_OBJECT(connection))
+			continue;
+		old = created_at(connection) < look_up->oldest;
+		foreach(lc, look_up->deliveries)
+			if (made_by(look_up, lfirst(lc), connection))
+				adopt(lfirst(lc), connection);
+	}
+	look_up->offset += count;
+	return count > 0 && !old && (total >= 0 ? look_up->offset < total : count == CLERK_PAGE_SIZE);
+}
+
+/*
+ * What was not found does not exist: it is sent again, unless Clerk has
+ * refused it because something else is in its way.
+ */
+static void
+give_up_search(LookUp *look_up, const ClerkReport *report)
+{
+	ListCell   *lc;
+
+	foreach(lc, look_up->deliveries)
+	{
+		Delivery   *delivery = lfirst(lc);
+		const ClerkRequestRow *row = delivery->row;
+
+		if (delivery->state == DELIVERY_JUDGED)
+			continue;
+		delivery->outcome.error = row->error;
+		delivery->outcome.http_status = row->http_status;
+		delivery->outcome.doubt_since = row->doubt_since;
+		if (report != NULL && report->status == 401 && report->of_clerk)
+			pause_server(delivery->server, report);
+		if (report != NULL)
+			judged(delivery, "in_doubt", LOOK_UP_INTERVAL);
+		else if (row->http_status == 422 || row->attempts >= clerk_max_attempts)
+			judged(delivery, "failed", -1);
+		else
+			judged(delivery, "queued", row->attempts > 1 ? backoff(row->attempts) : 0);
+	}
+	look_up->answered = true;
+}
+
+static void
+take_page(LookUp *look_up)
+{
+	MemoryContext old = MemoryContextSwitchTo(look_up->context);
+	MemoryContext scratch = AllocSetContextCreate(look_up->context, "pg_clerk page", ALLOCSET_DEFAULT_SIZES);
+	bool		more = false;
+
+	MemoryContextSwitchTo(scratch);
+	clerk_api_read(look_up->settings, &look_up->call, look_up->request);
+	clerk_http_release(look_up->request);
+	look_up->request = NULL;
+	look_up->page_came = false;
+	if (look_up->call.result != NULL)
+		more = search_page(look_up, look_up->call.result);
+	MemoryContextSwitchTo(look_up->context);
+	if (!more)
+		give_up_search(look_up, look_up->call.report);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+}
+
+/*-------------------------------------------------------------------------
+ * Committing outcomes
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * In a subtransaction.  A row that somebody has locked is not waited for.
+ */
+static void
+write_outcome(Delivery *delivery)
+{
+	const ClerkRequestRow *row = delivery->row;
+
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	if (!clerk_outbox_finish(row, &delivery->outcome))
+		return;					/* the claim was lost: the answer is somebody else's */
+	if (delivery->untrack != NULL)
+		(void) clerk_untrack(row->server, delivery->untrack);
+	if (delivery->track != NULL)
+		clerk_track(delivery->track, row->server, row->key);
+	if (delivery->server->paused && (delivery->track != NULL || delivery->untrack != NULL))
+	{
+		delivery->server->paused = false;
+		clerk_outbox_unpause(row->server);
+	}
+}
+
+static void
+note_finished(Loop *loop, const Delivery *delivery)
+{
+	const ClerkOutcome *outcome = &delivery->outcome;
+	const char *id = outcome->connection_id && *outcome->connection_id ?
+		outcome->connection_id : delivery->row->connection_id;
+	StringInfoData text;
+
+	if (strcmp(outcome->state, "delivered") != 0 && strcmp(outcome->state, "failed") != 0)
+		return;
+	initStringInfo(&text);
+	appendStringInfo(&text, "{\"request\":" INT64_FORMAT ",\"state\":\"%s\",\"connection\":",
+					 delivery->row->id, outcome->state);
+	if (id != NULL)
+		escape_json(&text, id);
+	else
+		appendStringInfoString(&text, "null");
+	appendStringInfoChar(&text, '}');
+	loop->finished = lappend(loop->finished, text.data);
+}
+
+/*
+ * Commit one outcome.  Returns false if it has to be tried again.
+ */
+static bool
+commit_outcome(Loop *loop, Delivery *delivery)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(delivery->context);
+	error = run_in_subtransaction(write_outcome, delivery);
+	MemoryContextSwitchTo(loop->context);
+	if (error == NULL)
+	{
+		note_finished(loop, delivery);
+		return true;
+	}
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+	{
+		delivery->not_before = clerk_http_now() + ASIDE_INTERVAL;
+		return false;
+	}
+
+	/* The row fails, with the reason; what Clerk has done stays to be mirrored. */
+	MemoryContextSwitchTo(delivery->context);
+	delivery->track = NULL;
+	delivery->untrack = NULL;
+	delivery->complete = false;
+	delivery->outcome.uncounted = false;
+	judge_error(delivery, error);
+	error = run_in_subtransaction(write_outcome, delivery);
+	MemoryContextSwitchTo(loop->context);
+	if (error != NULL)
+		ereport(LOG,
+				(errmsg("could not note the outcome of request " INT64_FORMAT ": %s",
+						delivery->row->id, error->message)));
+	return true;
+}
+
+/*
+ * After a create, the PATCH that completes it: the same claim goes on.
+ */
+static void
+go_on(Loop *loop, Delivery *delivery)
+{
+	ErrorData  *error;
+
+	delivery->row->step = "complete";
+	delivery->row->connection_id = MemoryContextStrdup(delivery->context, delivery->outcome.connection_id);
+	memset(&delivery->outcome, 0, sizeof(delivery->outcome));
+	delivery->outcome.delay = -1;
+	delivery->complete = false;
+	delivery->track = NULL;
+	delivery->state = DELIVERY_READY;
+	delivery->call = (ClerkCall)
+	{
+		.endpoint = CLERK_UPDATE,
+			.id = delivery->row->connection_id,
+			.body = delivery->params->patch,
+	};
+	MemoryContextSwitchTo(delivery->context);
+	error = run_in_subtransaction(build_request, delivery);
+	if (error != NULL)
+		judge_error(delivery, error);
+	MemoryContextSwitchTo(loop->context);
+}
+
+static void
+commit_deliveries(Loop *loop)
+{
+	dlist_mutable_iter iter;
+	int64		now = clerk_http_now();
+
+	dlist_foreach_modify(iter, &loop->deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (delivery->state != DELIVERY_JUDGED || delivery->not_before > now ||
+			!commit_outcome(loop, delivery))
+			continue;
+		if (delivery->complete)
+		{
+			go_on(loop, delivery);
+			continue;
+		}
+		delivery->server->active--;
+		dlist_delete(&delivery->node);
+		MemoryContextDelete(delivery->context);
+	}
+}
+
+static void
+commit_look_ups(Loop *loop)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+		ListCell   *lc;
+		bool		done = look_up->answered;
+
+		if (!done)
+			continue;
+		foreach(lc, look_up->deliveries)
+		{
+			Delivery   *delivery = lfirst(lc);
+
+			if (delivery->state == DELIVERY_JUDGED && delivery->not_before <= clerk_http_now())
+			{
+				if (commit_outcome(loop, delivery))
+					delivery->state = DELIVERY_SENT;	/* done with */
+			}
+			done &= delivery->state != DELIVERY_JUDGED;
+		}
+		if (done)
+		{
+			look_up->server->looking_up = false;
+			dlist_delete(&look_up->node);
+			MemoryContextDelete(look_up->context);
+		}
+	}
+}
+
+static bool
+has_outcomes(Loop *loop)
+{
+	int64		now = clerk_http_now();
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &loop->deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (delivery->state == DELIVERY_ANSWERED ||
+			(delivery->state == DELIVERY_JUDGED && delivery->not_before <= now))
+			return true;
+	}
+	dlist_foreach(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+		if (look_up->page_came || look_up->answered)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What do the answers that have come mean?
+ */
+static void
+judge_answers(Loop *loop)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &loop->deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (delivery->state != DELIVERY_ANSWERED)
+			continue;
+		MemoryContextSwitchTo(delivery->context);
+		clerk_api_read(delivery->settings, &delivery->call, delivery->request);
+		if (delivery->call.result != NULL)
+			judge_success(delivery);
+		else
+			judge_failure(delivery, delivery->call.report);
+		clerk_http_release(delivery->request);
+		delivery->request = NULL;
+		MemoryContextSwitchTo(loop->context);
+	}
+	dlist_foreach(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+		if (look_up->page_came)
+			take_page(look_up);
+	}
+}
+
+/*
+ * Tell who listens, best effort, in a transaction of its own.
+ */
+static void
+notify(Loop *loop)
+{
+	ListCell   *lc;
+
+	if (loop->finished == NIL)
+		return;
+	begin(loop);
+	foreach(lc, loop->finished)
+		Async_Notify("pg_clerk", lfirst(lc));
+	commit(loop);
+	list_free_deep(loop->finished);
+	loop->finished = NIL;
+}
+
+static bool
+commit_outcomes(Loop *loop)
+{
+	if (!has_outcomes(loop))
+		return false;
+	begin(loop);
+	MemoryContextSwitchTo(loop->context);
+	judge_answers(loop);
+	commit_deliveries(loop);
+	commit_look_ups(loop);
+	commit(loop);
+	notify(loop);
+	return true;
+}
+
+/*-------------------------------------------------------------------------
+ * The loop
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Note whose answer has come.
+ */
+static void
+note_answer(Loop *loop, ClerkHttpRequest *request)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+		if (look_up->request == request)
+		{
+			look_up->page_came = true;
+			return;
+		}
+	}
+	((Delivery *) request->caller)->state = DELIVERY_ANSWERED;
+}
+
+/*
+ * Wait until an answer has come, or there is something else to do; then take
+ * all the answers that are there, so that they are committed together.
+ */
+static void
+take_answers(Loop *loop, int64 until)
+{
+	ClerkHttpRequest *request = clerk_http_next_or_latch(loop->set, until);
+
+	loop->woken = request == NULL;
+	for (; request != NULL; request = clerk_http_next_or_latch(loop->set, 0))
+		note_answer(loop, request);
+}
+
+static void
+lock_claimer(int claimer, LOCKTAG *tag)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, clerk_catalog()->origins, (uint32) claimer, LOCK_CLAIMER);
+
+	/* Of the kind that survives an abort, and is released at exit. */
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+/*
+ * Take back what a process that is gone has claimed: it holds its lock no
+ * more.
+ */
+static void
+recover(Loop *loop)
+{
+	ListCell   *lc;
+
+	foreach(lc, clerk_outbox_claimers())
+	{
+		LOCKTAG		tag;
+		int			claimer = lfirst_int(lc);
+
+		lock_claimer(claimer, &tag);
+		if (claimer != loop->claimer &&
+			LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+			clerk_outbox_recover(claimer);
+	}
+}
+
+/*
+ * Another process may have found out that a server has to pause, or that it
+ * need not any more.
+ */
+static void
+read_pauses(Loop *loop)
+{
+	List	   *paused = clerk_outbox_pauses();
+	ListCell   *lc;
+
+	foreach(lc, loop->servers)
+	{
+		Server	   *server = lfirst(lc);
+		ListCell   *name;
+		bool		is_paused = false;
+
+		foreach(name, paused)
+			is_paused |= strcmp(lfirst(name), server->name) == 0;
+		server->paused &= is_paused;
+	}
+	foreach(lc, paused)
+	{
+		Server	   *server = find_server(loop, lfirst(lc));
+
+		if (server->paused)
+			continue;
+		server->paused = true;
+		server->paused_generation = clerk_settings_generation();
+		server->not_before = clerk_http_now();
+	}
+}
+
+/*
+ * What has to be done now and then, and at the beginning.
+ */
+static void
+do_chores(Loop *loop)
+{
+	MemoryContext scratch;
+
+	if (clerk_http_now() < loop->next_chores)
+		return;
+	scratch = AllocSetContextCreate(loop->context, "pg_clerk chores", ALLOCSET_SMALL_SIZES);
+	begin(loop);
+	MemoryContextSwitchTo(scratch);
+	if (loop->next_chores == 0)
+		clerk_outbox_check_timeline();
+	read_pauses(loop);
+	recover(loop);
+	while (clerk_outbox_sweep())
+		CHECK_FOR_INTERRUPTS();
+	(void) clerk_outbox_purge(clerk_retention);
+	commit(loop);
+	MemoryContextDelete(scratch);
+	loop->next_chores = clerk_http_now() + clerk_naptime;
+}
+
+static void
+sweep(Loop *loop)
+{
+	MemoryContext scratch = AllocSetContextCreate(loop->context, "pg_clerk sweep", ALLOCSET_SMALL_SIZES);
+
+	begin(loop);
+	MemoryContextSwitchTo(scratch);
+	(void) clerk_outbox_sweep();
+	commit(loop);
+	MemoryContextDelete(scratch);
+}
+
+/*
+ * When is there something to do, if nothing happens before?
+ */
+static int64
+next_wake(Loop *loop)
+{
+	int64		now = clerk_http_now();
+	int64		wake = Max(loop->next_chores, now);
+	ListCell   *lc;
+	dlist_iter	iter;
+
+	if (loop->leave_at != 0)
+		wake = loop->leave_at;
+	if (loop->next_due != 0)
+		wake = Min(wake, now + Max((loop->next_due - GetCurrentTimestamp()) / 1000 + 1, PACE_INTERVAL));
+	foreach(lc, loop->servers)
+	{
+		Server	   *server = lfirst(lc);
+
+		if (server->paused && server->not_before > now)
+			wake = Min(wake, server->not_before);
+	}
+	dlist_foreach(iter, &loop->deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (delivery->state == DELIVERY_JUDGED)
+			wake = Min(wake, Max(delivery->not_before, now));
+	}
+	return wake;
+}
+
+static bool
+nothing_under_way(Loop *loop)
+{
+	return dlist_is_empty(&loop->deliveries) && dlist_is_empty(&loop->look_ups);
+}
+
+/*
+ * Is there nothing left that a session that delivers by itself should wait
+ * for?
+ */
+static bool
+drained(Loop *loop)
+{
+	return nothing_under_way(loop) && !loop->claimed_any && !loop->limited;
+}
+
+/*
+ * Nothing is under way, and nothing will be for a while.
+ */
+static bool
+is_idle(Loop *loop)
+{
+	return nothing_under_way(loop) &&
+		(loop->next_due == 0 ||
+		 loop->next_due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), clerk_naptime));
+}
+
+/*
+ * Asked to leave: nothing more is claimed, but what is under way gets a
+ * little time, as it would be in doubt otherwise.
+ */
+static bool
+may_leave(Loop *loop)
+{
+	if (loop->leave_at == 0)
+		loop->leave_at = clerk_http_now() + LEAVE_TIME;
+	return nothing_under_way(loop) || clerk_http_now() >= loop->leave_at;
+}
+
+static void
+run_loop(Loop *loop)
+{
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			loop->next_chores = Min(loop->next_chores, clerk_http_now() + clerk_naptime);
+		}
+		if (loop->deliverer->leave == NULL || !loop->deliverer->leave())
+			loop->leave_at = 0;
+		else if (may_leave(loop))
+			break;
+		if (loop->leave_at == 0)
+		{
+			do_chores(loop);
+			if (loop->woken)
+				sweep(loop);
+			claim(loop);
+		}
+		send_all(loop);
+
+		/* What had an outcome without being sent may let others go on. */
+		if (commit_outcomes(loop))
+		{
+			send_all(loop);
+			if (nothing_under_way(loop))
+				continue;
+		}
+		if (!loop->deliverer->forever && drained(loop))
+			break;
+		if (loop->deliverer->idle)
+			loop->deliverer->idle(is_idle(loop));
+		take_answers(loop, next_wake(loop));
+		(void) commit_outcomes(loop);
+		send_all(loop);
+	}
+}
+
+/*
+ * A number that nobody else has, locked as long as this process delivers.
+ */
+static int
+begin_claiming(Loop *loop, LOCKTAG *tag)
+{
+	int			claimer;
+
+	do
+	{
+		claimer = 1 + (int) (clerk_random() * (PG_INT32_MAX - 1));
+		lock_claimer(claimer, tag);
+	} while (LockAcquire(tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL);
+	return claimer;
+}
+
+void
+clerk_deliver(const ClerkDeliverer *deliverer)
+{
+	MemoryContext old = CurrentMemoryContext;
+	LOCKTAG		tag;
+	Loop	   *volatile loop;
+	MemoryContext volatile context = AllocSetContextCreate(TopMemoryContext, "pg_clerk deliver",
+														   ALLOCSET_DEFAULT_SIZES);
+
+	MemoryContextSwitchTo(context);
+	loop = palloc0(sizeof(Loop));
+	loop->context = context;
+	loop->deliverer = deliverer;
+	dlist_init(&loop->deliveries);
+	dlist_init(&loop->look_ups);
+	loop->set = clerk_http_begin(MAX_CONNECTIONS);
+	begin(loop);
+	loop->claimer = begin_claiming(loop, &tag);
+	commit(loop);
+
+	PG_TRY();
+	{
+		run_loop(loop);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		LockRelease(&tag, ExclusiveLock, true);
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	LockRelease(&tag, ExclusiveLock, true);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*-------------------------------------------------------------------------
+ * In a session
+ *-------------------------------------------------------------------------
+ */
+
+static void
+procedure_begin(void)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+procedure_commit(void)
+{
+	PopActiveSnapshot();
+	SPI_commit();
+}
+
+/*
+ * deliver_enterprise_connections()
+ */
+Datum
+deliver_enterprise_connections(PG_FUNCTION_ARGS)
+{
+	ClerkDeliverer deliverer = {
+		.begin = procedure_begin,
+		.commit = procedure_commit,
+	};
+	bool		atomic = fcinfo->context && IsA(fcinfo->context, CallContext) ?
+		castNode(CallContext, fcinfo->context)->atomic : true;
+
+	if (atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("cannot deliver in a transaction block"),
+				 errhint("CALL deliver_enterprise_connections() commits as it goes: call it outside of a transaction block.")));
+	clerk_prevent_write("deliver_enterprise_connections()");
+	deliverer.role = superuser() ? NULL :
+		MemoryContextStrdup(TopMemoryContext, GetUserNameFromId(GetUserId(), false));
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	clerk_deliver(&deliverer);
+	SPI_finish();
+	PG_RETURN_VOID();
+}

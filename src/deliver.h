@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * deliver.h
+ *		Delivering what is in the outbox.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_DELIVER_H
+#define CLERK_DELIVER_H
+
+/* Who delivers. */
+typedef struct ClerkDeliverer
+{
+	bool		forever;		/* false: until nothing is left that is due */
+	const char *role;			/* what this role may; NULL: all */
+	void		(*begin) (void);	/* a transaction, with an active snapshot */
+	void		(*commit) (void);
+	bool		(*leave) (void);	/* between transactions: is it time to stop? */
+	void		(*idle) (bool idle);	/* nothing is due or under way; or there is again */
+} ClerkDeliverer;
+
+/* pg_clerk.max_attempts; pg_clerk.retention, in s; pg_clerk.naptime, in ms. */
+extern int	clerk_max_attempts;
+extern int	clerk_retention;
+extern int	clerk_naptime;
+
+/*
+ * Returns when leave says so (forever) or when nothing is left that is due.
+ * It waits on MyLatch, which it resets, and reloads the configuration.
+ */
+extern void clerk_deliver(const ClerkDeliverer *deliverer);
+
+#endif							/* CLERK_DELIVER_H */

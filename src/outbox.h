@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox.h
+ *		The outbox, enterprise_connection_requests: requests that are delivered
+ *		after commit.
+ *
+ * The states and their transitions are drawn in README.md beside this file.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_OUTBOX_H
+#define CLERK_OUTBOX_H
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "utils/jsonb.h"
+
+/* A claimed request; all palloc'd, NULL where the column is null. */
+typedef struct ClerkRequestRow
+{
+	int64		id;
+	char	   *server;
+	char	   *role;
+	char	   *operation;
+	char	   *key;
+	char	   *connection_id;
+	Jsonb	   *params;
+	const char *step;
+	int			attempts;
+	int			claimer;
+	TimestampTz started_at;
+	TimestampTz doubt_since;	/* 0: none */
+	int			http_status;	/* of the attempt before, 0: none */
+	Jsonb	   *error;			/* of the attempt before */
+} ClerkRequestRow;
+
+/* What an attempt has come to, for clerk_outbox_finish. */
+typedef struct ClerkOutcome
+{
+	const char *state;			/* the new one */
+	const char *step;			/* NULL: as it was */
+	int64		delay;			/* ms until the next attempt; -1: none */
+	bool		uncounted;		/* the attempt does not count */
+	const char *connection_id;	/* NULL: as it was; "": none */
+	int			http_status;	/* 0: none */
+	Jsonb	   *error;			/* NULL: none */
+	TimestampTz doubt_since;	/* 0: none */
+} ClerkOutcome;
+
+/*
+ * Enqueue a request of the current user, whose params were checked; returns
+ * its id.  held: this database is a copy.  It wakes the worker at commit.
+ */
+extern int64 clerk_enqueue(const char *server, const char *operation, Jsonb *params,
+						   const char *key, const char *connection_id, bool held);
+
+/* Names of the servers that have something to deliver or to look up. */
+extern List *clerk_outbox_servers(void);
+
+/*
+ * Claim up to so many; role limits it to what that role may, NULL to all.
+ * lease: so many ms a request can be on its way.
+ */
+extern List *clerk_outbox_claim(const char *server, int wanted, int claimer, const char *role,
+								int lease);
+extern List *clerk_outbox_claim_doubts(const char *server, int claimer, const char *role);
+
+/* A copy in the current memory context. */
+extern ClerkRequestRow *clerk_outbox_copy(const ClerkRequestRow *row);
+
+/* When the next one is due, 0 if none is. */
+extern TimestampTz clerk_outbox_next_due(void);
+
+/* False if the claim was lost meanwhile. */
+extern bool clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome);
+
+/* Is an older request of the server, or one of its transaction, unfinished? */
+extern bool clerk_outbox_others_pending(const ClerkRequestRow *row);
+
+/* Has another request made this connection? */
+extern bool clerk_outbox_made_by_other(const ClerkRequestRow *row, const char *connection_id);
+
+/* Claimers that have requests now; ints. */
+extern List *clerk_outbox_claimers(void);
+extern void clerk_outbox_recover(int claimer);
+
+/* After a failover, have creates looked up that may have been sent before it. */
+extern void clerk_outbox_check_timeline(void);
+
+/* Let go what stands behind nothing; call again while it returns true. */
+extern bool clerk_outbox_sweep(void);
+
+/* Delete what was finished before so many seconds ago; false if there is more. */
+extern bool clerk_outbox_purge(int retention);
+
+/* Hold the unfinished requests of a server that was armed elsewhere. */
+extern void clerk_outbox_hold(const char *server);
+
+/* Pauses of a server; the names of all that are paused. */
+extern List *clerk_outbox_pauses(void);
+extern void clerk_outbox_pause(const char *server, const char *reason);
+extern void clerk_outbox_unpause(const char *server);
+
+#endif							/* CLERK_OUTBOX_H */
