@@ -346,6 +346,7 @@ run_calls(Run *run)
 				/* The next one goes out before this answer is read. */
 				run->busy--;
 				fill_places(run);
+				clerk_http_push();
 				finish_attempt(run, request);
 			}
 		}

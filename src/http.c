@@ -835,6 +835,20 @@ clerk_http_next_or_latch(ClerkHttpSet *set, int64 until)
 	}
 }
 
+/*
+ * libcurl sends when it is next let act.  Among finished requests that wait to
+ * be taken, that would be only after the last of them.
+ */
+void
+clerk_http_push(void)
+{
+	if (pool.timer >= 0 && pool.timer <= clerk_http_now())
+	{
+		pool_act_on_timer();
+		pool_collect();
+	}
+}
+
 int
 clerk_http_pending(const ClerkHttpSet *set)
 {

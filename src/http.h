@@ -71,8 +71,12 @@ typedef struct ClerkHttpSet ClerkHttpSet;
  */
 extern ClerkHttpSet *clerk_http_begin(int concurrency);
 
-/* Start a request.  Returns without waiting. */
+/*
+ * Start a request.  Returns without waiting.  It goes out with the next wait,
+ * or with clerk_http_push, for who has something else to do before.
+ */
 extern void clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request);
+extern void clerk_http_push(void);
 
 /*
  * Wait until a request of the set is finished and return it; NULL if none is
