@@ -12,6 +12,8 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "url.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
 
 #define COLLECTION "/enterprise_connections"
 
@@ -132,17 +134,6 @@ member(Jsonb *object, const char *name, JsonbValue *buf)
 	return getKeyJsonValueFromContainer(&object->root, name, (int) strlen(name), buf);
 }
 
-char *
-clerk_jsonb_string(Jsonb *object, const char *name)
-{
-	JsonbValue	buf;
-	JsonbValue *value = JB_ROOT_IS_OBJECT(object) ? member(object, name, &buf) : NULL;
-
-	if (value == NULL || value->type != jbvString)
-		return NULL;
-	return pnstrdup(value->val.string.val, value->val.string.len);
-}
-
 /*
  * Is the answer what the endpoint promises?  Returns what is wrong, to follow
  * "the answer", or NULL.
@@ -151,7 +142,6 @@ static const char *
 shape_fault(const ClerkCall *call, Jsonb *answer)
 {
 	JsonbValue	buf;
-	JsonbValue *data;
 	JsonbValue *deleted;
 	const char *id;
 
@@ -167,9 +157,7 @@ shape_fault(const ClerkCall *call, Jsonb *answer)
 				return "is about another connection";
 			return NULL;
 		case SHAPE_PAGE:
-			data = member(answer, "data", &buf);
-			if (data == NULL || data->type != jbvBinary || !JsonContainerIsArray(data->val.binary.data))
-				return "has no array \"data\"";
+			Assert(false);
 			return NULL;
 		case SHAPE_URL:
 			if (clerk_jsonb_string(answer, "url") == NULL)
@@ -193,17 +181,69 @@ shape_fault(const ClerkCall *call, Jsonb *answer)
 static Jsonb *
 read_result(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault)
 {
-	Jsonb	   *result;
+	Jsonb	   *result = clerk_json_text_to_jsonb(request->answer, request->answer_len, fault);
 
-	if (request->answer_len == 0)
-	{
-		*fault = "is empty";
-		return NULL;
-	}
-	result = clerk_json_text_to_jsonb(request->answer, request->answer_len, fault);
 	if (result != NULL)
 		*fault = shape_fault(call, result);
 	return *fault ? NULL : result;
+}
+
+static int64
+total_count(Jsonb *answer)
+{
+	JsonbValue	buf;
+	JsonbValue *value = member(answer, "total_count", &buf);
+	double		total;
+
+	if (value == NULL || value->type != jbvNumeric)
+		return -1;
+	total = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+											   NumericGetDatum(value->val.numeric)));
+	return total >= 0 && total < 1e15 ? (int64) total : -1;
+}
+
+/*
+ * An element of the array "data": one of the parts, or a scalar.
+ */
+static Jsonb *
+page_element(JsonbContainer *data, int n, Jsonb **parts)
+{
+	JsonbValue *element = getIthJsonbValueFromContainer(data, n);
+	JsonbValue *number;
+
+	if (element->type != jbvBinary)
+		return JsonbValueToJsonb(element);
+	number = getIthJsonbValueFromContainer(element->val.binary.data, 0);
+	return parts[DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(number->val.numeric)))];
+}
+
+/*
+ * The same for a listing.
+ */
+static ClerkPage *
+read_page(const ClerkHttpRequest *request, const char **fault)
+{
+	Jsonb	  **parts;
+	Jsonb	   *answer = clerk_json_text_to_jsonb_parts(request->answer, request->answer_len, &parts, fault);
+	JsonbValue	buf;
+	JsonbValue *data;
+	ClerkPage  *page;
+
+	if (answer == NULL)
+		return NULL;
+	data = JB_ROOT_IS_OBJECT(answer) ? member(answer, "data", &buf) : NULL;
+	if (data == NULL || data->type != jbvBinary || !JsonContainerIsArray(data->val.binary.data))
+	{
+		*fault = JB_ROOT_IS_OBJECT(answer) ? "has no array \"data\"" : "is not a JSON object";
+		return NULL;
+	}
+	page = palloc(sizeof(*page));
+	page->count = (int) JsonContainerSize(data->val.binary.data);
+	page->total = total_count(answer);
+	page->elements = palloc(sizeof(Jsonb *) * Max(page->count, 1));
+	for (int i = 0; i < page->count; i++)
+		page->elements[i] = page_element(data->val.binary.data, i, parts);
+	return page;
 }
 
 void
@@ -223,9 +263,19 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 	const char *fault = NULL;
 
 	call->result = NULL;
+	call->page = NULL;
 	call->report = NULL;
 	if (request->outcome != CLERK_HTTP_ANSWERED || request->status / 100 != 2)
+	{
 		call->report = clerk_report_failure(&subject, request);
-	else if ((call->result = read_result(call, request, &fault)) == NULL)
+		return;
+	}
+	if (request->answer_len == 0)
+		fault = "is empty";
+	else if (endpoint->shape == SHAPE_PAGE)
+		call->page = read_page(request, &fault);
+	else
+		call->result = read_result(call, request, &fault);
+	if (fault != NULL)
 		call->report = clerk_report_unreadable(&subject, request, fault);
 }

@@ -25,6 +25,14 @@ typedef enum ClerkEndpoint
 	CLERK_LIST_TEST_RUNS
 } ClerkEndpoint;
 
+/* What an endpoint that lists has answered. */
+typedef struct ClerkPage
+{
+	Jsonb	  **elements;		/* usually objects */
+	int			count;
+	int64		total;			/* of all pages; -1: it does not say */
+} ClerkPage;
+
 /*
  * One call of an endpoint.  The caller fills in the first part; what it points
  * to must outlive the call.
@@ -38,8 +46,9 @@ typedef struct ClerkCall
 	List	   *secrets;		/* UTF-8 strings in the body that no message may show */
 	void	   *caller;
 
-	/* the outcome: exactly one of the two */
+	/* the outcome: exactly one of the three */
 	Jsonb	   *result;
+	ClerkPage  *page;			/* of the endpoints that list */
 	ClerkReport *report;
 } ClerkCall;
 
@@ -55,13 +64,10 @@ extern void clerk_api_check_id(const char *id);
 extern ClerkHttpRequest *clerk_api_request(const ClerkSettings *settings, const ClerkCall *call);
 
 /*
- * Read the answer into call->result or call->report.  Throws only out of
- * memory.
+ * Read the answer into call->result, call->page or call->report.  Throws only
+ * out of memory.
  */
 extern void clerk_api_read(const ClerkSettings *settings, ClerkCall *call,
 						   const ClerkHttpRequest *request);
-
-/* A string member of a jsonb object, palloc'd; NULL if there is none. */
-extern char *clerk_jsonb_string(Jsonb *object, const char *name);
 
 #endif							/* CLERK_API_H */

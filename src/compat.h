@@ -180,7 +180,7 @@ clerk_materialized_result(FunctionCallInfo fcinfo)
 	return result;
 }
 
-/* The next datum of a sort, valid until the next call; false at the end. */
+/* The next datum of a sort, of a type passed by reference, palloc'd; false at the end. */
 #include "utils/tuplesort.h"
 
 static inline bool
@@ -189,7 +189,7 @@ clerk_tuplesort_next(Tuplesortstate *sort, Datum *value)
 	bool		isnull;
 
 #if PG_VERSION_NUM >= 160000
-	return tuplesort_getdatum(sort, true, false, value, &isnull, NULL);
+	return tuplesort_getdatum(sort, true, true, value, &isnull, NULL);
 #else
 	return tuplesort_getdatum(sort, true, value, &isnull, NULL);
 #endif

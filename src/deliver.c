@@ -21,6 +21,7 @@
 #include "deliver.h"
 #include "dispatch.h"
 #include "executor/spi.h"
+#include "json.h"
 #include "keys.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
@@ -920,16 +921,13 @@ adopt(Delivery *delivery, Jsonb *connection)
  * Look through a page.  Returns whether another is needed.
  */
 static bool
-search_page(LookUp *look_up, Jsonb *page)
+search_page(LookUp *look_up, const ClerkPage *page)
 {
-	Jsonb	   *data = clerk_page_data(page);
-	int			count = JB_ROOT_COUNT(data);
-	int64		total = clerk_page_total(page);
 	bool		old = false;
 
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < page->count; i++)
 	{
-		Jsonb	   *connection = JsonbValueToJsonb(getIthJsonbValueFromContainer(&data->root, i));
+		Jsonb	   *connection = page->elements[i];
 		ListCell   *lc;
 
 		if (!JB_ROOT_IS_OBJECT(connection))
@@ -939,8 +937,9 @@ search_page(LookUp *look_up, Jsonb *page)
 			if (made_by(look_up, lfirst(lc), connection))
 				adopt(lfirst(lc), connection);
 	}
-	look_up->offset += count;
-	return count > 0 && !old && (total >= 0 ? look_up->offset < total : count == CLERK_PAGE_SIZE);
+	look_up->offset += page->count;
+	return page->count > 0 && !old &&
+		(page->total >= 0 ? look_up->offset < page->total : page->count == CLERK_PAGE_SIZE);
 }
 
 /*
@@ -986,8 +985,8 @@ take_page(LookUp *look_up)
 	clerk_http_release(look_up->request);
 	look_up->request = NULL;
 	look_up->page_came = false;
-	if (look_up->call.result != NULL)
-		more = search_page(look_up, look_up->call.result);
+	if (look_up->call.page != NULL)
+		more = search_page(look_up, look_up->call.page);
 	MemoryContextSwitchTo(look_up->context);
 	if (!more)
 		give_up_search(look_up, look_up->call.report);

@@ -13,6 +13,7 @@
 
 #include "compat.h"
 #include "dispatch.h"
+#include "json.h"
 #include "lib/ilist.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -414,16 +415,26 @@ copy_string(const char *string)
 	return string ? pstrdup(string) : NULL;
 }
 
-Jsonb *
-clerk_jsonb_copy(const Jsonb *jsonb)
+static ClerkPage *
+copy_page(const ClerkPage *page)
 {
-	return jsonb ? memcpy(palloc(VARSIZE(jsonb)), jsonb, VARSIZE(jsonb)) : NULL;
+	ClerkPage  *copy;
+
+	if (page == NULL)
+		return NULL;
+	copy = palloc(sizeof(*copy));
+	*copy = *page;
+	copy->elements = palloc(sizeof(Jsonb *) * Max(page->count, 1));
+	for (int i = 0; i < page->count; i++)
+		copy->elements[i] = clerk_jsonb_copy(page->elements[i]);
+	return copy;
 }
 
 static void
 one_done(ClerkCall *call, void *arg)
 {
 	call->result = clerk_jsonb_copy(call->result);
+	call->page = copy_page(call->page);
 	if (call->report != NULL)
 	{
 		ClerkReport *copy = palloc(sizeof(*copy));

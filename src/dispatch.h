@@ -48,6 +48,4 @@ extern int	clerk_pace_allows(const ClerkSettings *settings);
 extern void clerk_pace_count(const ClerkSettings *settings);
 extern void clerk_pace_pause(const ClerkSettings *settings, int64 until);
 
-extern Jsonb *clerk_jsonb_copy(const Jsonb *jsonb); /* NULL for NULL */
-
 #endif							/* CLERK_DISPATCH_H */

@@ -168,12 +168,62 @@ fault_of(int sqlerrcode, const char *text)
 
 /* Parsing */
 
+/* Parts that are cut out of a text, and what is left of it. */
+typedef struct ClerkJsonCuts
+{
+	StringInfoData rest;
+	const char *taken;			/* the text from here on is not in rest yet */
+	const char **begins;
+	size_t	   *lens;
+	int			count;
+	int			room;
+} ClerkJsonCuts;
+
+/* Containers that are nested so deeply are cut out. */
+#define CUT_DEPTH 3
+
+static void
+begin_cuts(ClerkJsonCuts *cuts, const char *text)
+{
+	initStringInfo(&cuts->rest);
+	cuts->taken = text;
+	cuts->count = 0;
+	cuts->room = 512;
+	cuts->begins = palloc(sizeof(*cuts->begins) * cuts->room);
+	cuts->lens = palloc(sizeof(*cuts->lens) * cuts->room);
+}
+
+static void
+keep_until(ClerkJsonCuts *cuts, const char *p)
+{
+	appendBinaryStringInfo(&cuts->rest, cuts->taken, (int) (p - cuts->taken));
+	cuts->taken = p;
+}
+
+static void
+cut_until(ClerkJsonCuts *cuts, const char *p)
+{
+	if (cuts->count == cuts->room)
+	{
+		cuts->room *= 2;
+		cuts->begins = repalloc(cuts->begins, sizeof(*cuts->begins) * cuts->room);
+		cuts->lens = repalloc(cuts->lens, sizeof(*cuts->lens) * cuts->room);
+	}
+	/* The spaces keep a number that stands where none may apart. */
+	appendStringInfo(&cuts->rest, " [%d] ", cuts->count);
+	cuts->begins[cuts->count] = cuts->taken;
+	cuts->lens[cuts->count++] = p - cuts->taken;
+	cuts->taken = p;
+}
+
 /*
  * Look for what must not reach a parser that recurses or stops at a NUL.
- * *long_integers: are there numbers that do not fit into 64 bits?
+ * *long_integers: are there numbers that do not fit into 64 bits?  cuts, if it
+ * is not NULL, gets the parts: if the text is not JSON, neither is one of
+ * them, or the rest.
  */
 static const char *
-find_text_fault(const char *text, size_t len, bool *long_integers)
+find_text_fault(const char *text, size_t len, bool *long_integers, ClerkJsonCuts *cuts)
 {
 	const char *end = text + len;
 	bool		in_string = false;
@@ -207,11 +257,22 @@ find_text_fault(const char *text, size_t len, bool *long_integers)
 		digits = 0;
 		if (*p == '"')
 			in_string = true;
-		else if ((*p == '{' || *p == '[') && ++depth > CLERK_JSON_MAX_DEPTH)
-			return too_deep;
+		else if (*p == '{' || *p == '[')
+		{
+			if (++depth > CLERK_JSON_MAX_DEPTH)
+				return too_deep;
+			if (cuts != NULL && depth == CUT_DEPTH)
+				keep_until(cuts, p);
+		}
 		else if (*p == '}' || *p == ']')
+		{
+			if (cuts != NULL && depth == CUT_DEPTH)
+				cut_until(cuts, p + 1);
 			depth--;
+		}
 	}
+	if (cuts != NULL)
+		keep_until(cuts, end);
 	return NULL;
 }
 
@@ -249,7 +310,7 @@ clerk_json_parse(const char *text, size_t len, const char **fault)
 {
 	bool		long_integers;
 
-	*fault = find_text_fault(text, len, &long_integers);
+	*fault = find_text_fault(text, len, &long_integers, NULL);
 	if (*fault == NULL && !clerk_compat_json_is_valid(unconstify(char *, text), len))
 		*fault = not_json;
 	if (*fault)
@@ -321,35 +382,89 @@ text_to_jsonb(ClerkJsonConversion *conversion)
 }
 
 Jsonb *
-clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault)
+clerk_jsonb_copy(const Jsonb *jsonb)
+{
+	return jsonb ? memcpy(palloc(VARSIZE(jsonb)), jsonb, VARSIZE(jsonb)) : NULL;
+}
+
+char *
+clerk_jsonb_string(Jsonb *object, const char *name)
+{
+	JsonbValue	buf;
+	JsonbValue *value = JB_ROOT_IS_OBJECT(object) ?
+		getKeyJsonValueFromContainer(&object->root, name, (int) strlen(name), &buf) : NULL;
+
+	if (value == NULL || value->type != jbvString)
+		return NULL;
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+/*
+ * The jsonb of a text in which find_text_fault has found none.  work is reset
+ * before; jsonb_in leaves several times the size of the text there.
+ */
+static Jsonb *
+checked_text_to_jsonb(const char *text, size_t len, MemoryContext work, const char **fault)
 {
 	ClerkJsonConversion conversion = {.text = text, .len = len};
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext work;
-	Jsonb	   *result = NULL;
-	bool		long_integers;
+	MemoryContext caller;
 	int			sqlerrcode;
 
-	*fault = find_text_fault(text, len, &long_integers);
-	if (*fault)
-		return NULL;
-
-	/* jsonb_in leaves several times the size of the text behind. */
-	work = AllocSetContextCreate(caller, "clerk jsonb", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(work);
+	MemoryContextReset(work);
+	caller = MemoryContextSwitchTo(work);
 	sqlerrcode = run_under_net(text_to_jsonb, &conversion);
 	MemoryContextSwitchTo(caller);
 
 	if (sqlerrcode == 0)
 		sqlerrcode = conversion.sqlerrcode;
-	if (sqlerrcode != 0)
-		*fault = fault_of(sqlerrcode, conversion.text);
-	else
+	*fault = sqlerrcode != 0 ? fault_of(sqlerrcode, conversion.text) : NULL;
+	return *fault ? NULL : clerk_jsonb_copy(conversion.jsonb);
+}
+
+Jsonb *
+clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault)
+{
+	MemoryContext work;
+	Jsonb	   *result;
+	bool		long_integers;
+
+	*fault = find_text_fault(text, len, &long_integers, NULL);
+	if (*fault)
+		return NULL;
+	work = AllocSetContextCreate(CurrentMemoryContext, "clerk jsonb", ALLOCSET_DEFAULT_SIZES);
+	result = checked_text_to_jsonb(text, len, work, fault);
+	MemoryContextDelete(work);
+	return result;
+}
+
+Jsonb *
+clerk_json_text_to_jsonb_parts(const char *text, size_t len, Jsonb ***parts, const char **fault)
+{
+	ClerkJsonCuts cuts;
+	MemoryContext work;
+	Jsonb	   *result;
+	bool		long_integers;
+
+	begin_cuts(&cuts, text);
+	*fault = find_text_fault(text, len, &long_integers, &cuts);
+	if (*fault)
+		return NULL;
+
+	/* Enough for most elements: a reset keeps the first block. */
+	work = AllocSetContextCreate(CurrentMemoryContext, "clerk jsonb parts",
+								 64 * 1024, 64 * 1024, ALLOCSET_DEFAULT_MAXSIZE);
+	result = checked_text_to_jsonb(cuts.rest.data, cuts.rest.len, work, fault);
+	*parts = palloc(sizeof(**parts) * Max(cuts.count, 1));
+	for (int i = 0; result != NULL && i < cuts.count; i++)
 	{
-		result = palloc(VARSIZE(conversion.jsonb));
-		memcpy(result, conversion.jsonb, VARSIZE(conversion.jsonb));
+		(*parts)[i] = checked_text_to_jsonb(cuts.begins[i], cuts.lens[i], work, fault);
+		if ((*parts)[i] == NULL)
+			result = NULL;
 	}
 	MemoryContextDelete(work);
+	pfree(cuts.rest.data);
+	pfree(cuts.begins);
+	pfree(cuts.lens);
 	return result;
 }
 

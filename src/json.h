@@ -67,6 +67,19 @@ extern char *clerk_json_salvage(const char *text, size_t len, const char *name);
 extern Jsonb *clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault);
 
 /*
+ * The same in pieces, for a listing, whose elements are many and wanted one by
+ * one: each container two levels below the root becomes a jsonb of its own,
+ * (*parts)[n], and in its place the result has the array [n].
+ */
+extern Jsonb *clerk_json_text_to_jsonb_parts(const char *text, size_t len, Jsonb ***parts, const char **fault);
+
+/* A copy, palloc'd; NULL for NULL. */
+extern Jsonb *clerk_jsonb_copy(const Jsonb *jsonb);
+
+/* A string member of a jsonb object, palloc'd; NULL if there is none. */
+extern char *clerk_jsonb_string(Jsonb *object, const char *name);
+
+/*
  * A new root, every digit of its numbers kept.  NULL with *fault set if it is
  * nested too deeply, or has a character that is not in Unicode.
  */

@@ -19,7 +19,7 @@
 #include "connections.h"
 #include "dispatch.h"
 #include "funcapi.h"
-#include "mb/pg_wchar.h"
+#include "json.h"
 #include "miscadmin.h"
 #include "pages.h"
 #include "pgstat.h"
@@ -89,6 +89,15 @@ begin_sort(void)
 								 work_mem, NULL, 0);
 }
 
+static void
+put_id(Tuplesortstate *sort, const char *id)
+{
+	text	   *datum = cstring_to_text(id);
+
+	tuplesort_putdatum(sort, PointerGetDatum(datum), false);
+	pfree(datum);
+}
+
 /*-------------------------------------------------------------------------
  * Pages
  *-------------------------------------------------------------------------
@@ -156,46 +165,27 @@ add_change(Mirror *mirror, const char *id, const char *key, const char *change)
 	tuplestore_putvalues(mirror->result->setResult, mirror->result->setDesc, values, nulls);
 }
 
-/*
- * Bring an element of a page into the table.
- */
 static void
-take_element(Mirror *mirror, Jsonb *page, int n)
+note_change(const char *id, const char *key, ClerkChange change, void *arg)
 {
-	const char *server = mirror->settings->server_name;
-	ClerkChange change = clerk_mirror_element(page, n, server);
-	const char *id;
-	int			len;
+	Mirror	   *mirror = arg;
 
-	if (change != CLERK_CHANGE_NONE && clerk_page_id(page, n, &id, &len))
-	{
-		char	   *copy = pnstrdup(id, len);
-
-		if (change == CLERK_CHANGE_INSERTED)
-		{
-			mirror->inserted++;
-			add_change(mirror, copy, NULL, "inserted");
-		}
-		else
-			add_change(mirror, copy, clerk_tracked_key(server, copy), "updated");
-	}
+	if (change == CLERK_CHANGE_INSERTED)
+		mirror->inserted++;
+	add_change(mirror, id, key, change == CLERK_CHANGE_INSERTED ? "inserted" : "updated");
 }
 
 static void
-take_page(Mirror *mirror, Jsonb *page)
+take_page(Mirror *mirror, const ClerkPage *page)
 {
-	int			count = JB_ROOT_COUNT(page);
-
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < page->count; i++)
 	{
-		const char *id;
-		int			len;
+		char	   *id = clerk_jsonb_string(page->elements[i], "id");
 
-		if (!clerk_page_id(page, i, &id, &len))
-			continue;
-		tuplesort_putdatum(mirror->seen, PointerGetDatum(cstring_to_text_with_len(id, len)), false);
-		take_element(mirror, page, i);
+		if (id != NULL)
+			put_id(mirror->seen, id);
 	}
+	clerk_mirror_page(mirror->settings->server_name, page->elements, page->count, note_change, mirror);
 }
 
 static void
@@ -204,14 +194,12 @@ page_done(ClerkCall *call, void *arg)
 	Mirror	   *mirror = arg;
 	PageCall   *page = call->caller;
 	MemoryContext old;
-	Jsonb	   *data;
 
 	if (call->report != NULL)
 		clerk_report_raise(ERROR, call->report);
 	old = MemoryContextSwitchTo(mirror->scratch);
-	data = clerk_page_data(call->result);
-	note_extent(mirror, page, JB_ROOT_COUNT(data), clerk_page_total(call->result));
-	take_page(mirror, data);
+	note_extent(mirror, page, call->page->count, call->page->total);
+	take_page(mirror, call->page);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(mirror->scratch);
 	pfree((void *) call->query);
@@ -229,6 +217,8 @@ advance_seen(Mirror *mirror)
 {
 	Datum		value;
 
+	if (mirror->next_seen != NULL)
+		pfree(mirror->next_seen);
 	mirror->next_seen = clerk_tuplesort_next(mirror->seen, &value) ? DatumGetTextPP(value) : NULL;
 }
 
@@ -261,19 +251,8 @@ visit_row(const char *id, TimestampTz synced_at, void *arg)
 	if (synced_at < mirror->since)
 	{
 		mirror->unseen_rows++;
-		tuplesort_putdatum(mirror->unseen, CStringGetTextDatum(id), false);
+		put_id(mirror->unseen, id);
 	}
-}
-
-/*
- * A page of one.
- */
-static Jsonb *
-array_of(Jsonb *connection)
-{
-	char	   *text = psprintf("[%s]", JsonbToCString(NULL, &connection->root, (int) VARSIZE(connection)));
-
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
 }
 
 static ClerkCall *
@@ -288,6 +267,7 @@ unseen_next(void *arg)
 	call = palloc0(sizeof(*call));
 	call->endpoint = CLERK_GET;
 	call->id = TextDatumGetCString(id);
+	pfree(DatumGetPointer(id));
 	return call;
 }
 
@@ -309,7 +289,7 @@ unseen_done(ClerkCall *call, void *arg)
 	MemoryContext old = MemoryContextSwitchTo(mirror->scratch);
 
 	if (call->result != NULL)
-		take_element(mirror, array_of(call->result), 0);
+		clerk_mirror_page(mirror->settings->server_name, &call->result, 1, note_change, mirror);
 	else if (clerk_report_is_gone(call->report))
 		remove_row(mirror, call->id);
 	else

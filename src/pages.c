@@ -15,6 +15,7 @@
 #include "connections.h"
 #include "dispatch.h"
 #include "funcapi.h"
+#include "json.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "pages.h"
@@ -22,7 +23,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 
 PG_FUNCTION_INFO_V1(list_enterprise_connections);
 PG_FUNCTION_INFO_V1(list_enterprise_connection_test_runs);
@@ -36,11 +36,11 @@ struct ClerkPager
 	int64		left;			/* rows still wanted, -1: all */
 	int64		offset;			/* of the next page */
 	bool		last;			/* there is no next page */
-	MemoryContext context;		/* of the two pages */
-	Jsonb	   *page;			/* array, NULL at first */
-	Jsonb	   *previous;
+	ClerkPage  *page;			/* NULL at first */
+	MemoryContext context;		/* of the page */
 	int			next;			/* in page */
-	int			count;
+	ClerkPage  *previous;
+	MemoryContext previous_context;
 };
 
 /*-------------------------------------------------------------------------
@@ -55,76 +55,25 @@ clerk_page_query(const char *filters, int64 offset, int64 limit)
 					filters && *filters ? "&" : "", filters ? filters : "");
 }
 
-static JsonbValue *
-page_member(Jsonb *page, const char *name, JsonbValue *buf)
-{
-	return getKeyJsonValueFromContainer(&page->root, name, (int) strlen(name), buf);
-}
-
-Jsonb *
-clerk_page_data(Jsonb *page)
-{
-	JsonbValue	buf;
-
-	/* The api room has seen that it is an array. */
-	return JsonbValueToJsonb(page_member(page, "data", &buf));
-}
-
-int64
-clerk_page_total(Jsonb *page)
-{
-	JsonbValue	buf;
-	JsonbValue *value = page_member(page, "total_count", &buf);
-	double		total;
-
-	if (value == NULL || value->type != jbvNumeric)
-		return -1;
-	total = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
-											   NumericGetDatum(value->val.numeric)));
-	return total >= 0 && total < 1e15 ? (int64) total : -1;
-}
-
-static Jsonb *
-page_element(Jsonb *array, int n)
-{
-	return JsonbValueToJsonb(getIthJsonbValueFromContainer(&array->root, n));
-}
-
-bool
-clerk_page_id(Jsonb *array, int n, const char **id, int *len)
-{
-	JsonbValue	buf;
-	JsonbValue *element = getIthJsonbValueFromContainer(&array->root, n);
-	JsonbValue *value;
-
-	if (element->type != jbvBinary || !JsonContainerIsObject(element->val.binary.data))
-		return false;
-	value = getKeyJsonValueFromContainer(element->val.binary.data, "id", 2, &buf);
-	if (value == NULL || value->type != jbvString)
-		return false;
-	*id = value->val.string.val;
-	*len = value->val.string.len;
-	return true;
-}
-
 /*
  * Was the element on the page before this one?  What comes again is what was
  * at its end.
  */
 static bool
-seen_before(const ClerkPager *pager, int n)
+seen_before(const ClerkPager *pager, Jsonb *element)
 {
-	const char *id;
-	const char *other;
-	int			len;
-	int			other_len;
+	char	   *id = pager->previous ? clerk_jsonb_string(element, "id") : NULL;
 
-	if (pager->previous == NULL || !clerk_page_id(pager->page, n, &id, &len))
-		return false;
-	for (int i = JB_ROOT_COUNT(pager->previous) - 1; i >= 0; i--)
-		if (clerk_page_id(pager->previous, i, &other, &other_len) &&
-			len == other_len && memcmp(id, other, len) == 0)
+	for (int i = id ? pager->previous->count - 1 : -1; i >= 0; i--)
+	{
+		char	   *other = clerk_jsonb_string(pager->previous->elements[i], "id");
+		bool		same = other != NULL && strcmp(id, other) == 0;
+
+		if (other != NULL)
+			pfree(other);
+		if (same)
 			return true;
+	}
 	return false;
 }
 
@@ -134,31 +83,28 @@ seen_before(const ClerkPager *pager, int n)
 static void
 fetch_page(ClerkPager *pager)
 {
-	MemoryContext old_pages = pager->context;
-	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(GetMemoryChunkContext(pager), "pg_clerk page",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	int64		limit = pager->left >= 0 ? Min(pager->left, CLERK_PAGE_SIZE) : CLERK_PAGE_SIZE;
 	ClerkCall	call = {.endpoint = pager->endpoint, .id = pager->id};
-	int64		total;
 
-	pager->context = AllocSetContextCreate(GetMemoryChunkContext(pager), "pg_clerk page",
-										   ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(pager->context);
 	call.query = clerk_page_query(pager->query, pager->offset, limit);
 	clerk_dispatch_one(pager->settings, &call);
 	if (call.report != NULL)
 		clerk_report_raise(ERROR, call.report);
-
-	pager->previous = pager->page ? memcpy(palloc(VARSIZE(pager->page)), pager->page,
-										   VARSIZE(pager->page)) : NULL;
-	pager->page = clerk_page_data(call.result);
-	pager->count = JB_ROOT_COUNT(pager->page);
-	pager->next = 0;
-	pager->offset += pager->count;
-	total = clerk_page_total(call.result);
-	pager->last = pager->count == 0 || (total >= 0 ? pager->offset >= total : pager->count < limit);
 	MemoryContextSwitchTo(caller);
-	if (old_pages != NULL)
-		MemoryContextDelete(old_pages);
+
+	if (pager->previous_context != NULL)
+		MemoryContextDelete(pager->previous_context);
+	pager->previous = pager->page;
+	pager->previous_context = pager->context;
+	pager->page = call.page;
+	pager->context = context;
+	pager->next = 0;
+	pager->offset += call.page->count;
+	pager->last = call.page->count == 0 ||
+		(call.page->total >= 0 ? pager->offset >= call.page->total : call.page->count < limit);
 }
 
 ClerkPager *
@@ -180,15 +126,15 @@ clerk_pager_next(ClerkPager *pager)
 {
 	while (pager->left != 0)
 	{
-		if (pager->next < pager->count)
+		if (pager->page != NULL && pager->next < pager->page->count)
 		{
-			int			n = pager->next++;
+			Jsonb	   *element = pager->page->elements[pager->next++];
 
-			if (seen_before(pager, n))
+			if (seen_before(pager, element))
 				continue;
 			if (pager->left > 0)
 				pager->left--;
-			return page_element(pager->page, n);
+			return clerk_jsonb_copy(element);
 		}
 		if (pager->last)
 			break;

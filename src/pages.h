@@ -31,14 +31,4 @@ extern Jsonb *clerk_pager_next(ClerkPager *pager);
 /* The query for a page. */
 extern char *clerk_page_query(const char *filters, int64 offset, int64 limit);
 
-/* The array "data" of a page, and its "total_count" (-1 if it has none). */
-extern Jsonb *clerk_page_data(Jsonb *page);
-extern int64 clerk_page_total(Jsonb *page);
-
-/*
- * The id of an element of such an array, not copied; false if it has none.
- * *id points into the array.
- */
-extern bool clerk_page_id(Jsonb *array, int n, const char **id, int *len);
-
 #endif							/* CLERK_PAGES_H */

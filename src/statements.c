@@ -13,8 +13,11 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
-SPIPlanPtr
-clerk_statement_plan(ClerkStatement *statement)
+/*
+ * The kept plan of a statement.
+ */
+static SPIPlanPtr
+kept_plan(ClerkStatement *statement)
 {
 	Oid			namespace = clerk_catalog()->namespace;
 
@@ -48,7 +51,7 @@ clerk_run(ClerkStatement *statement, Datum *values, const char *nulls, bool late
 	clerk_become_owner(&saved);
 	if (latest)
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
-	result = SPI_execute_snapshot(clerk_statement_plan(statement), values, nulls, snapshot,
+	result = SPI_execute_snapshot(kept_plan(statement), values, nulls, snapshot,
 								  InvalidSnapshot, false, true, 0);
 	if (snapshot != InvalidSnapshot)
 		UnregisterSnapshot(snapshot);

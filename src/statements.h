@@ -35,9 +35,6 @@ typedef struct ClerkStatement
  */
 extern void clerk_run(ClerkStatement *statement, Datum *values, const char *nulls, bool latest);
 
-/* Its kept plan, for a cursor. */
-extern SPIPlanPtr clerk_statement_plan(ClerkStatement *statement);
-
 /* A name as a Datum, in buf. */
 extern Datum clerk_name_datum(NameData *buf, const char *name);
 

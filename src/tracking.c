@@ -33,16 +33,15 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-/* Of a long result. */
-#define ROWS_AT_A_TIME 500
+#include "utils/tuplestore.h"
 
 /* Columns of the tracking table that are read directly. */
 enum
 {
 	COLUMN_SERVER = 1,
 	COLUMN_ID = 2,
-	COLUMN_CONNECTION = 10
+	COLUMN_CONNECTION = 10,
+	COLUMN_SYNCED_AT = 13
 };
 
 PG_FUNCTION_INFO_V1(track_enterprise_connection);
@@ -54,29 +53,44 @@ PG_FUNCTION_INFO_V1(track_enterprise_connection);
 #define BY_ID " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.id OPERATOR(pg_catalog.=) $2"
 #define BY_KEY " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.key OPERATOR(pg_catalog.=) $2"
 
-static ClerkStatement track_statement = {
-	.text = "INSERT INTO %1$s.enterprise_connections AS known"
-	" (server, id, key, organization_id, name, provider, domains, active,"
+/* What is absent in an answer stays; an older one changes nothing. */
+#define ROW_OF_ANSWER " (server, id, key, organization_id, name, provider, domains, active," \
 	" sync_user_attributes, connection, created_at, updated_at, synced_at)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
-	" ON CONFLICT (server, id) DO UPDATE SET"
-	" organization_id = coalesce(excluded.organization_id, known.organization_id),"
-	" name = coalesce(excluded.name, known.name),"
-	" provider = coalesce(excluded.provider, known.provider),"
-	" domains = coalesce(excluded.domains, known.domains),"
-	" active = coalesce(excluded.active, known.active),"
-	" sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes),"
-	" connection = %1$s.enterprise_connection_merge(known.connection, excluded.connection),"
-	" created_at = coalesce(excluded.created_at, known.created_at),"
-	" updated_at = coalesce(excluded.updated_at, known.updated_at),"
-	" synced_at = excluded.synced_at"
-	" WHERE (known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at"
+#define ON_KNOWN " ON CONFLICT (server, id) DO UPDATE SET" \
+	" organization_id = coalesce(excluded.organization_id, known.organization_id)," \
+	" name = coalesce(excluded.name, known.name)," \
+	" provider = coalesce(excluded.provider, known.provider)," \
+	" domains = coalesce(excluded.domains, known.domains)," \
+	" active = coalesce(excluded.active, known.active)," \
+	" sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes)," \
+	" connection = %1$s.enterprise_connection_merge(known.connection, excluded.connection)," \
+	" created_at = coalesce(excluded.created_at, known.created_at)," \
+	" updated_at = coalesce(excluded.updated_at, known.updated_at)," \
+	" synced_at = excluded.synced_at" \
+	" WHERE (known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at" \
 	" OR known.updated_at IS NULL OR excluded.updated_at IS NULL)"
-	" AND ($13 OR known.connection OPERATOR(pg_catalog.<>)"
-	" %1$s.enterprise_connection_merge(known.connection, excluded.connection))"
-	" RETURNING known.xmax::pg_catalog.text OPERATOR(pg_catalog.=) '0'",
-	.nargs = 13,
-	.args = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID},
+#define INSERTED "known.xmax::pg_catalog.text OPERATOR(pg_catalog.=) '0'"
+
+static ClerkStatement track_statement = {
+	.text = "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
+	ON_KNOWN " RETURNING " INSERTED,
+	.nargs = 12,
+	.args = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+};
+
+/* The name that a statement has for the rows of a page; no table's. */
+#define PAGE_ROWS "pg_clerk_page"
+
+/* A server may have an id twice on a page: the newer one counts. */
+static ClerkStatement track_page_statement = {
+	.text = "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER
+	" SELECT DISTINCT ON (p.id) p.server, p.id, p.key, p.organization_id, p.name, p.provider, p.domains, p.active,"
+	" p.sync_user_attributes, p.connection, p.created_at, p.updated_at, pg_catalog.clock_timestamp()"
+	" FROM " PAGE_ROWS " p ORDER BY p.id, p.updated_at DESC NULLS LAST"
+	ON_KNOWN " AND known.connection OPERATOR(pg_catalog.<>)"
+	" %1$s.enterprise_connection_merge(known.connection, excluded.connection)"
+	" RETURNING " INSERTED ", known.id, known.key",
 };
 
 static ClerkStatement set_key_statement = {
@@ -139,13 +153,6 @@ static ClerkStatement untrack_statement = {
 	.text = "DELETE FROM %1$s.enterprise_connections t" BY_ID,
 	.nargs = 2,
 	.args = {NAMEOID, TEXTOID},
-};
-
-static ClerkStatement mirror_rows_statement = {
-	.text = "SELECT t.id, t.synced_at FROM %1$s.enterprise_connections t"
-	" WHERE t.server OPERATOR(pg_catalog.=) $1 ORDER BY t.id USING OPERATOR(pg_catalog.<)",
-	.nargs = 1,
-	.args = {NAMEOID},
 };
 
 static ClerkStatement mirror_remove_statement = {
@@ -270,48 +277,40 @@ set_key(Datum server, Datum id, const char *key)
 	clerk_run(&set_key_statement, values, NULL, false);
 }
 
-/*
- * always: also a row that knows all of it already is written, as it has heard
- * from Clerk.
- */
-static ClerkChange
-track(Jsonb *connection, const char *server, const char *key, bool always)
+static void
+columns_of(Columns *columns, Jsonb *connection, NameData *server, const char *key)
 {
-	Columns		columns = {.count = 0};
-	ClerkChange change = CLERK_CHANGE_NONE;
+	columns->count = 0;
+	add_column(columns, false, NameGetDatum(server));
+	add_text(columns, connection, "id");
+	add_column(columns, key == NULL, key ? CStringGetTextDatum(key) : (Datum) 0);
+	add_text(columns, connection, "organization_id");
+	add_text(columns, connection, "name");
+	add_text(columns, connection, "provider");
+	add_texts(columns, connection, "domains");
+	add_boolean(columns, connection, "active");
+	add_boolean(columns, connection, "sync_user_attributes");
+	add_column(columns, false, JsonbPGetDatum(connection));
+	add_timestamp(columns, connection, "created_at");
+	add_timestamp(columns, connection, "updated_at");
+	Assert(columns->count == track_statement.nargs);
+}
+
+void
+clerk_track(Jsonb *connection, const char *server, const char *key)
+{
+	Columns		columns;
 	NameData	name;
 	bool		isnull;
 
+	namestrcpy(&name, server);
 	SPI_connect();
-	add_column(&columns, false, clerk_name_datum(&name, server));
-	add_text(&columns, connection, "id");
-	add_column(&columns, key == NULL, key ? CStringGetTextDatum(key) : (Datum) 0);
-	add_text(&columns, connection, "organization_id");
-	add_text(&columns, connection, "name");
-	add_text(&columns, connection, "provider");
-	add_texts(&columns, connection, "domains");
-	add_boolean(&columns, connection, "active");
-	add_boolean(&columns, connection, "sync_user_attributes");
-	add_column(&columns, false, JsonbPGetDatum(connection));
-	add_timestamp(&columns, connection, "created_at");
-	add_timestamp(&columns, connection, "updated_at");
-	add_column(&columns, false, BoolGetDatum(always));
-	Assert(columns.count == track_statement.nargs);
-
+	columns_of(&columns, connection, &name, key);
 	clerk_run(&track_statement, columns.values, columns.nulls, false);
-	if (SPI_processed == 1)
-		change = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) ?
-			CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED;
-	if (key != NULL && change != CLERK_CHANGE_INSERTED)
+	if (key != NULL &&
+		(SPI_processed == 0 || !DatumGetBool(clerk_row_datum(0, 1, &isnull))))
 		set_key(columns.values[0], columns.values[1], key);
 	SPI_finish();
-	return change;
-}
-
-ClerkChange
-clerk_track(Jsonb *connection, const char *server, const char *key)
-{
-	return track(connection, server, key, true);
 }
 
 bool
@@ -347,8 +346,8 @@ track_enterprise_connection(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the connection must be an object with an id")));
-	(void) clerk_track(connection, NameStr(*PG_GETARG_NAME(1)),
-					   PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	clerk_track(connection, NameStr(*PG_GETARG_NAME(1)),
+				PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	PG_RETURN_VOID();
 }
 
@@ -505,37 +504,36 @@ clerk_mirror_lock(const char *server)
 }
 
 /*
- * The connection of a row, in the current memory context; NULL if there is no
- * row.  By the index, whatever the statistics of a table that is just being
- * filled would make of it.
+ * Does the row of this id hold just this connection?  *known: there is a row.
+ * By the index, whatever the statistics of a table that is just being filled
+ * would make of it.
  */
-static Jsonb *
-known_connection(const char *server, const char *id)
+static bool
+is_as_known(Relation rel, Snapshot snapshot, Datum server, Datum id, const Jsonb *connection, bool *known)
 {
-	const ClerkCatalog *catalog = clerk_catalog();
-	Relation	rel = table_open(catalog->connections, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	NameData	name;
 	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	Jsonb	   *result = NULL;
+	bool		result = false;
 
-	ScanKeyInit(&keys[0], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
+	ScanKeyInit(&keys[0], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, server);
 	ScanKeyEntryInitialize(&keys[1], 0, COLUMN_ID, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(id));
-	scan = systable_beginscan(rel, catalog->connections_key, true, snapshot, 2, keys);
+						   C_COLLATION_OID, F_TEXTEQ, id);
+	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, snapshot, 2, keys);
 	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
+	*known = HeapTupleIsValid(tuple);
+	if (*known)
 	{
 		bool		isnull;
-		Datum		connection = heap_getattr(tuple, COLUMN_CONNECTION, RelationGetDescr(rel), &isnull);
+		Datum		datum = heap_getattr(tuple, COLUMN_CONNECTION, RelationGetDescr(rel), &isnull);
+		Jsonb	   *other = isnull ? NULL : DatumGetJsonbP(datum);
 
-		result = isnull ? NULL : DatumGetJsonbPCopy(connection);
+		result = other != NULL && VARSIZE(other) == VARSIZE(connection) &&
+			memcmp(other, connection, VARSIZE(other)) == 0;
+		if (other != (Jsonb *) DatumGetPointer(datum))
+			pfree(other);
 	}
 	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
 	return result;
 }
 
@@ -543,75 +541,137 @@ known_connection(const char *server, const char *id)
  * Would the row be another one with this answer merged in?
  */
 static bool
-learns(const char *server, const char *id, Jsonb *connection)
+learns(Datum server, Datum id, Jsonb *connection)
 {
-	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(id), JsonbPGetDatum(connection)};
+	Datum		values[] = {server, id, JsonbPGetDatum(connection)};
 	bool		isnull;
 	bool		result;
 
 	SPI_connect();
 	clerk_run(&merge_statement, values, NULL, false);
-	result = SPI_processed == 0 ||
-		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	result = SPI_processed == 0 || DatumGetBool(clerk_row_datum(0, 1, &isnull));
 	SPI_finish();
 	return result;
 }
 
-ClerkChange
-clerk_mirror_element(Jsonb *page, int n, const char *server)
+/*
+ * What the statement knows of the rows of a page: the columns of an answer.
+ */
+static TupleDesc
+page_descriptor(Relation rel)
 {
-	JsonbValue *element = getIthJsonbValueFromContainer(&page->root, n);
-	Jsonb	   *connection = JsonbValueToJsonb(element);
-	JsonbValue	buf;
-	JsonbValue *value = JB_ROOT_IS_OBJECT(connection) ? member(connection, "id", jbvString, &buf) : NULL;
-	Jsonb	   *known;
-	char	   *id;
+	TupleDesc	desc = CreateTemplateTupleDesc(track_statement.nargs);
 
-	if (value == NULL || value->val.string.len == 0)
-		return CLERK_CHANGE_NONE;
-	id = pnstrdup(value->val.string.val, value->val.string.len);
-	known = known_connection(server, id);
+	for (int i = 1; i <= desc->natts; i++)
+		TupleDescCopyEntry(desc, i, RelationGetDescr(rel), i);
+	return desc;
+}
 
-	/* Most rows of most pages are as they were, to the byte. */
-	if (known != NULL &&
-		((VARSIZE(known) == VARSIZE(connection) && memcmp(known, connection, VARSIZE(known)) == 0) ||
-		 !learns(server, id, connection)))
-		return CLERK_CHANGE_NONE;
-	return track(connection, server, NULL, false);
+/*
+ * Put what is news of a page into the rows.  Most rows of most pages are as
+ * they were, to the byte.
+ */
+static int64
+find_news(Relation rel, TupleDesc desc, Jsonb *const *connections, int count, NameData *server,
+		  Tuplestorestate *rows)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		news = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		JsonbValue	buf;
+		JsonbValue *value = JB_ROOT_IS_OBJECT(connections[i]) ? member(connections[i], "id", jbvString, &buf) : NULL;
+		Columns		columns;
+		bool		nulls[CLERK_STATEMENT_MAX_ARGS];
+		Datum		id;
+		bool		known;
+
+		if (value == NULL || value->val.string.len == 0)
+			continue;
+		id = PointerGetDatum(cstring_to_text_with_len(value->val.string.val, value->val.string.len));
+		if (is_as_known(rel, snapshot, NameGetDatum(server), id, connections[i], &known) ||
+			(known && !learns(NameGetDatum(server), id, connections[i])))
+			continue;
+		columns_of(&columns, connections[i], server, NULL);
+		for (int column = 0; column < columns.count; column++)
+			nulls[column] = columns.nulls[column] == 'n';
+		tuplestore_putvalues(rows, desc, columns.values, nulls);
+		news++;
+	}
+	UnregisterSnapshot(snapshot);
+	return news;
+}
+
+void
+clerk_mirror_page(const char *server, Jsonb *const *connections, int count,
+				  ClerkChangeVisitor visit, void *arg)
+{
+	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	EphemeralNamedRelationData page = {
+		.md = {
+			.name = PAGE_ROWS,
+			.tupdesc = page_descriptor(rel),
+			.enrtype = ENR_NAMED_TUPLESTORE,
+		},
+		.reldata = rows,
+	};
+	MemoryContext caller = CurrentMemoryContext;
+	NameData	name;
+
+	namestrcpy(&name, server);
+	page.md.enrtuples = find_news(rel, page.md.tupdesc, connections, count, &name, rows);
+	if (page.md.enrtuples > 0)
+	{
+		SPI_connect();
+		if (SPI_register_relation(&page) != SPI_OK_REL_REGISTER)
+			elog(ERROR, "could not register \"%s\"", page.md.name);
+		clerk_run(&track_page_statement, NULL, NULL, false);
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			bool		isnull;
+			bool		inserted = DatumGetBool(clerk_row_datum(i, 1, &isnull));
+			char	   *id = clerk_row_text(i, 2);
+			char	   *key = clerk_row_text(i, 3);
+			MemoryContext old = MemoryContextSwitchTo(caller);
+
+			visit(id, key, inserted ? CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED, arg);
+			MemoryContextSwitchTo(old);
+		}
+		SPI_finish();
+	}
+	tuplestore_end(rows);
+	table_close(rel, AccessShareLock);
 }
 
 void
 clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg)
 {
+	const ClerkCatalog *catalog = clerk_catalog();
+	Relation	rel = table_open(catalog->connections, AccessShareLock);
+	Relation	index = index_open(catalog->connections_key, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server)};
-	ClerkUser	saved;
-	Portal		portal;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 
-	SPI_connect();
-	clerk_become_owner(&saved);
-	portal = SPI_cursor_open(NULL, clerk_statement_plan(&mirror_rows_statement), values, NULL, false);
-	clerk_restore_user(&saved);
-	for (;;)
+	ScanKeyInit(&key, COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
+	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
 	{
-		SPI_cursor_fetch(portal, true, ROWS_AT_A_TIME);
-		if (SPI_processed == 0)
-			break;
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			HeapTuple	tuple = SPI_tuptable->vals[i];
-			TupleDesc	desc = SPI_tuptable->tupdesc;
-			char	   *id = SPI_getvalue(tuple, desc, 1);
-			bool		isnull;
+		bool		isnull;
+		char	   *id = TextDatumGetCString(heap_getattr(tuple, COLUMN_ID, RelationGetDescr(rel), &isnull));
 
-			visit(id, DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull)), arg);
-			pfree(id);
-		}
-		SPI_freetuptable(SPI_tuptable);
+		visit(id, DatumGetTimestampTz(heap_getattr(tuple, COLUMN_SYNCED_AT, RelationGetDescr(rel), &isnull)), arg);
+		pfree(id);
+		CHECK_FOR_INTERRUPTS();
 	}
-	SPI_cursor_close(portal);
-	SPI_finish();
+	systable_endscan_ordered(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
 }
 
 /*

@@ -23,20 +23,12 @@ typedef struct ClerkTracked
 	char	   *provider;
 } ClerkTracked;
 
-/* What an answer did to its row. */
-typedef enum ClerkChange
-{
-	CLERK_CHANGE_NONE,			/* the row knows something newer */
-	CLERK_CHANGE_INSERTED,
-	CLERK_CHANGE_UPDATED
-} ClerkChange;
-
 /*
  * Insert or update the row of a connection as Clerk answered it.  An answer
  * that is older than the row changes nothing, and what is absent in it stays.
  * key may be NULL: none, or the one that the row has.
  */
-extern ClerkChange clerk_track(Jsonb *connection, const char *server, const char *key);
+extern void clerk_track(Jsonb *connection, const char *server, const char *key);
 
 /* Delete the row.  Returns whether there was one. */
 extern bool clerk_untrack(const char *server, const char *id);
@@ -58,17 +50,25 @@ extern void clerk_free_key(const char *server, const char *key);
 extern char *clerk_tracked_key(const char *server, const char *id);
 extern char *clerk_tracked_provider(const char *server, const char *id);
 
-/*
- * For the mirror.  Only one of a server runs at a time.  An element of a page
- * is tracked unless its row has nothing to learn from it.
- */
+/* For the mirror, of which only one of a server runs at a time. */
 extern void clerk_mirror_lock(const char *server);
-extern ClerkChange clerk_mirror_element(Jsonb *page, int n, const char *server);
 
 /*
- * Visit all rows of the server in the order of their ids (C collation).  The
- * visitor must not use SPI.
+ * Track what is news of the connections of a page, and visit the rows that it
+ * changed.  A row that has nothing to learn is not written, nor locked.  What
+ * has no id is left out.
  */
+typedef enum ClerkChange
+{
+	CLERK_CHANGE_INSERTED,
+	CLERK_CHANGE_UPDATED
+} ClerkChange;
+
+typedef void (*ClerkChangeVisitor) (const char *id, const char *key, ClerkChange change, void *arg);
+extern void clerk_mirror_page(const char *server, Jsonb *const *connections, int count,
+							  ClerkChangeVisitor visit, void *arg);
+
+/* Visit all rows of the server in the order of their ids (C collation). */
 typedef void (*ClerkRowVisitor) (const char *id, TimestampTz synced_at, void *arg);
 extern void clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg);
 
