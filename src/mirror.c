@@ -47,6 +47,7 @@ typedef struct Mirror
 	ReturnSetInfo *result;		/* where the changes go */
 	TimestampTz since;			/* before the first request */
 	MemoryContext scratch;		/* reset after each page or row */
+	bool		had_rows;		/* at the beginning */
 
 	/* pages */
 	bool		first_sent;
@@ -185,7 +186,7 @@ take_page(Mirror *mirror, const ClerkPage *page)
 		if (id != NULL)
 			put_id(mirror->seen, id);
 	}
-	clerk_mirror_page(mirror->settings->server_name, page->elements, page->count, note_change, mirror);
+	clerk_mirror_page(mirror->settings->server_name, mirror->had_rows, page->elements, page->count, note_change, mirror);
 }
 
 static void
@@ -289,7 +290,7 @@ unseen_done(ClerkCall *call, void *arg)
 	MemoryContext old = MemoryContextSwitchTo(mirror->scratch);
 
 	if (call->result != NULL)
-		clerk_mirror_page(mirror->settings->server_name, &call->result, 1, note_change, mirror);
+		clerk_mirror_page(mirror->settings->server_name, mirror->had_rows, &call->result, 1, note_change, mirror);
 	else if (clerk_report_is_gone(call->report))
 		remove_row(mirror, call->id);
 	else
@@ -371,7 +372,7 @@ mirror_enterprise_connections(PG_FUNCTION_ARGS)
 
 	mirror->seen = begin_sort();
 	mirror->unseen = begin_sort();
-	clerk_mirror_lock(mirror->settings->server_name);
+	mirror->had_rows = clerk_mirror_begin(mirror->settings->server_name);
 	mirror->since = GetCurrentTimestamp();
 	run_mirror(mirror, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
 	tuplesort_end(mirror->seen);

@@ -492,21 +492,10 @@ clerk_tracked_provider(const char *server, const char *id)
  *-------------------------------------------------------------------------
  */
 
-void
-clerk_mirror_lock(const char *server)
-{
-	LOCKTAG		tag;
-
-	/* Of the table that has a row for each server, not of one of its rows. */
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, clerk_catalog()->origins,
-					   hash_bytes((const unsigned char *) server, (int) strlen(server)), LOCK_MIRROR);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
-
 /*
- * Does the row of this id hold just this connection?  *known: there is a row.
- * By the index, whatever the statistics of a table that is just being filled
- * would make of it.
+ * Is there a row of this id, and does it hold just this connection (if that is
+ * not NULL)?  By the index, whatever the statistics of a table that is just
+ * being filled would make of it.
  */
 static bool
 is_as_known(Relation rel, Snapshot snapshot, Datum server, Datum id, const Jsonb *connection, bool *known)
@@ -528,13 +517,37 @@ is_as_known(Relation rel, Snapshot snapshot, Datum server, Datum id, const Jsonb
 		Datum		datum = heap_getattr(tuple, COLUMN_CONNECTION, RelationGetDescr(rel), &isnull);
 		Jsonb	   *other = isnull ? NULL : DatumGetJsonbP(datum);
 
-		result = other != NULL && VARSIZE(other) == VARSIZE(connection) &&
+		result = other != NULL && connection != NULL && VARSIZE(other) == VARSIZE(connection) &&
 			memcmp(other, connection, VARSIZE(other)) == 0;
 		if (other != (Jsonb *) DatumGetPointer(datum))
 			pfree(other);
 	}
 	systable_endscan(scan);
 	return result;
+}
+
+bool
+clerk_mirror_begin(const char *server)
+{
+	Relation	rel;
+	LOCKTAG		tag;
+	NameData	name;
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		had_rows;
+
+	/* Of the table that has a row for each server, not of one of its rows. */
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, clerk_catalog()->origins,
+					   hash_bytes((const unsigned char *) server, (int) strlen(server)), LOCK_MIRROR);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+
+	rel = table_open(clerk_catalog()->connections, AccessShareLock);
+	ScanKeyInit(&key, COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
+	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, GetActiveSnapshot(), 1, &key);
+	had_rows = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return had_rows;
 }
 
 /*
@@ -603,8 +616,21 @@ find_news(Relation rel, TupleDesc desc, Jsonb *const *connections, int count, Na
 	return news;
 }
 
+/*
+ * Had an id that was just inserted a row when the mirror began?  Then its
+ * connection has been deleted since, and the page was older than that.
+ */
+static bool
+deleted_meanwhile(Relation rel, NameData *server, const char *id)
+{
+	bool		known;
+
+	(void) is_as_known(rel, GetActiveSnapshot(), NameGetDatum(server), CStringGetTextDatum(id), NULL, &known);
+	return known;
+}
+
 void
-clerk_mirror_page(const char *server, Jsonb *const *connections, int count,
+clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, int count,
 				  ClerkChangeVisitor visit, void *arg)
 {
 	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
@@ -636,7 +662,10 @@ clerk_mirror_page(const char *server, Jsonb *const *connections, int count,
 			char	   *key = clerk_row_text(i, 3);
 			MemoryContext old = MemoryContextSwitchTo(caller);
 
-			visit(id, key, inserted ? CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED, arg);
+			if (inserted && had_rows && deleted_meanwhile(rel, &name, id))
+				(void) clerk_untrack(server, id);
+			else
+				visit(id, key, inserted ? CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED, arg);
 			MemoryContextSwitchTo(old);
 		}
 		SPI_finish();

@@ -50,13 +50,17 @@ extern void clerk_free_key(const char *server, const char *key);
 extern char *clerk_tracked_key(const char *server, const char *id);
 extern char *clerk_tracked_provider(const char *server, const char *id);
 
-/* For the mirror, of which only one of a server runs at a time. */
-extern void clerk_mirror_lock(const char *server);
+/*
+ * Begin a mirror, of which only one of a server runs at a time.  Returns
+ * whether the server had rows, in the active snapshot.
+ */
+extern bool clerk_mirror_begin(const char *server);
 
 /*
  * Track what is news of the connections of a page, and visit the rows that it
- * changed.  A row that has nothing to learn is not written, nor locked.  What
- * has no id is left out.
+ * changed.  A row that has nothing to learn is not written, nor locked; one
+ * that was there when the mirror began and has been deleted since does not come
+ * back.  What has no id is left out.
  */
 typedef enum ClerkChange
 {
@@ -65,7 +69,7 @@ typedef enum ClerkChange
 } ClerkChange;
 
 typedef void (*ClerkChangeVisitor) (const char *id, const char *key, ClerkChange change, void *arg);
-extern void clerk_mirror_page(const char *server, Jsonb *const *connections, int count,
+extern void clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, int count,
 							  ClerkChangeVisitor visit, void *arg);
 
 /* Visit all rows of the server in the order of their ids (C collation). */
