@@ -13,7 +13,7 @@ DATA = $(wildcard src/pg_clerk--*.sql)
 
 REGRESS = setup params composite create errors settings privileges calls upsert mirror batch rollback trigger outbox
 REGRESS_OPTS = --encoding=UTF8
-ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update
+ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
 
 PKG_CONFIG ?= pkg-config
 PG_CONFIG ?= pg_config

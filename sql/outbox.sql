@@ -865,6 +865,20 @@ CALL deliver_enterprise_connections();
 RESET ROLE;
 SELECT id, state FROM outbox;
 SELECT count(*) AS sent FROM pg_temp.sent();
+-- upserts of one key become one, but not those of two roles: neither gets the other's parameters, or acts with its privileges
+CALL pg_temp.start_over();
+SET ROLE regress_app;
+SELECT enqueue_enterprise_connection('upsert', '{"name": "App", "provider": "oidc_custom", "domains": ["shared.example"], "oidc": {"clientId": "c", "clientSecret": "s3cr3t", "discoveryUrl": "https://idp.example"}}', 'shared') AS request;
+SET ROLE regress_app_2;
+SELECT enqueue_enterprise_connection('upsert', '{"name": "App 2"}', 'shared') AS request;
+SELECT enqueue_enterprise_connection('upsert', '{"syncUserAttributes": false}', 'shared') AS request;
+SET ROLE regress_app;
+CALL deliver_enterprise_connections();
+RESET ROLE;
+SELECT id, role, state, superseded_by, params FROM enterprise_connection_requests ORDER BY id;
+CALL deliver_enterprise_connections();
+SELECT id, role, state, superseded_by, params FROM enterprise_connection_requests ORDER BY id;
+SELECT method, body FROM pg_temp.sent();
 -- what is not allowed any more, or not there any more
 CALL pg_temp.start_over();
 SET ROLE regress_app;

@@ -1571,6 +1571,13 @@ clerk_deliver(const ClerkDeliverer *deliverer)
 static void
 procedure_begin(void)
 {
+	/*
+	 * What the session has for default would fail where another process
+	 * delivers beside this one.  Only the caller's own transaction, the first
+	 * one, which looks at nothing, has a snapshot already.
+	 */
+	if (!FirstSnapshotSet)
+		XactIsoLevel = XACT_READ_COMMITTED;
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 

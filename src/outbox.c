@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "miscadmin.h"
@@ -40,12 +41,12 @@ static ClerkStatement enqueue_statement = {
 	.text = "INSERT INTO %1$s.enterprise_connection_requests"
 	" (server, role, operation, key, connection_id, params, lane, state, next_attempt_at)"
 	" SELECT $1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN 'held' ELSE 'queued' END,"
-	" CASE WHEN $7 IS NOT NULL AND EXISTS (SELECT FROM %1$s.enterprise_connection_requests q"
+	" CASE WHEN $7 IS NOT NULL AND NOT $9 AND EXISTS (SELECT FROM %1$s.enterprise_connection_requests q"
 	" WHERE q.lane" EQUALS "$7 AND q.server" EQUALS "$1 AND q.state" UNFINISHED ")"
 	" THEN 'infinity' ELSE pg_catalog.now() END"
 	" RETURNING id",
-	.nargs = 8,
-	.args = {NAMEOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, BOOLOID},
+	.nargs = 9,
+	.args = {NAMEOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, BOOLOID, BOOLOID},
 };
 
 static ClerkStatement servers_statement = {
@@ -193,8 +194,8 @@ clerk_enqueue(const char *server, const char *operation, Jsonb *params, const ch
 			  const char *connection_id, bool held)
 {
 	char	   *lane;
-	char		nulls[8] = "        ";
-	Datum		values[8];
+	char		nulls[9] = "         ";
+	Datum		values[9];
 	NameData	server_name;
 	NameData	role_name;
 	bool		isnull;
@@ -210,6 +211,12 @@ clerk_enqueue(const char *server, const char *operation, Jsonb *params, const ch
 	values[5] = params ? JsonbPGetDatum(params) : (Datum) 0;
 	values[6] = lane ? CStringGetTextDatum(lane) : (Datum) 0;
 	values[7] = BoolGetDatum(held);
+
+	/*
+	 * A look at the lane would make serializable transactions that enqueue
+	 * depend on each other; whoever claims finds out, too.
+	 */
+	values[8] = BoolGetDatum(IsolationIsSerializable());
 	for (int i = 3; i < 7; i++)
 		nulls[i] = values[i] == (Datum) 0 ? 'n' : ' ';
 	clerk_run(&enqueue_statement, values, nulls, false);

@@ -702,7 +702,9 @@ BEGIN
 				EXIT WHEN NOT FOUND;
 				SELECT * INTO next FROM @extschema@.enterprise_connection_requests q
 				WHERE q.id = head FOR UPDATE SKIP LOCKED;
-				EXIT WHEN NOT FOUND OR next.operation <> 'upsert' OR next.state <> 'queued' OR next.attempts > 0;
+				EXIT WHEN NOT FOUND OR next.operation <> 'upsert' OR next.state <> 'queued' OR next.attempts > 0
+					-- one's secrets are not for the other, nor are one's privileges
+					OR next.role <> due.role;
 				UPDATE @extschema@.enterprise_connection_requests q
 				SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(),
 					params = @extschema@.enterprise_connection_without_secrets(q.params)
@@ -722,18 +724,23 @@ BEGIN
 			due.step := CASE WHEN due.operation IN ('create', 'update', 'delete') THEN due.operation
 				WHEN due.connection_id IS NULL THEN 'create' ELSE 'update' END;
 		END IF;
-		IF due.look_up AND due.step = 'create' THEN
+		BEGIN
+			IF due.look_up AND due.step = 'create' THEN
+				UPDATE @extschema@.enterprise_connection_requests q
+				SET state = 'in_doubt', step = 'create', doubt_since = coalesce(q.doubt_since, q.created_at),
+					http_status = NULL, look_up = false, next_attempt_at = clock_timestamp()
+				WHERE q.id = due.id;
+				CONTINUE;
+			END IF;
 			UPDATE @extschema@.enterprise_connection_requests q
-			SET state = 'in_doubt', step = 'create', doubt_since = coalesce(q.doubt_since, q.created_at),
-				http_status = NULL, look_up = false, next_attempt_at = clock_timestamp()
-			WHERE q.id = due.id;
+			SET state = 'sending', step = due.step, connection_id = due.connection_id, attempts = q.attempts + 1,
+				started_at = clock_timestamp(), next_attempt_at = clock_timestamp() + $5, claimer = $3,
+				http_status = NULL
+			WHERE q.id = due.id RETURNING * INTO due;
+		EXCEPTION WHEN unique_violation THEN
+			-- committed late: another process has just claimed a later one of its lane
 			CONTINUE;
-		END IF;
-		UPDATE @extschema@.enterprise_connection_requests q
-		SET state = 'sending', step = due.step, connection_id = due.connection_id, attempts = q.attempts + 1,
-			started_at = clock_timestamp(), next_attempt_at = clock_timestamp() + $5, claimer = $3,
-			http_status = NULL
-		WHERE q.id = due.id RETURNING * INTO due;
+		END;
 		RETURN NEXT due;
 		claimed := claimed + 1;
 		EXIT WHEN claimed >= $2;

@@ -75,10 +75,16 @@ static ClerkStatement cancel_statement = {
 	.args = {INT8OID},
 };
 
+/*
+ * Unless the request stood behind another one, and so in nobody's way: that
+ * one is left alone.
+ */
 static ClerkStatement advance_statement = {
-	.text = "SELECT %1$s.enterprise_connection_advance_lane($1, $2)",
-	.nargs = 2,
-	.args = {TEXTOID, NAMEOID},
+	.text = "SELECT %1$s.enterprise_connection_advance_lane($1, $2) WHERE NOT EXISTS"
+	" (SELECT FROM %1$s.enterprise_connection_requests q WHERE q.lane" EQUALS "$1 AND q.server" EQUALS "$2"
+	" AND q.id OPERATOR(pg_catalog.<) $3 AND q.state" EQUALS "ANY (ARRAY['queued', 'sending', 'in_doubt']))",
+	.nargs = 3,
+	.args = {TEXTOID, NAMEOID, INT8OID},
 };
 
 /*-------------------------------------------------------------------------
@@ -461,10 +467,11 @@ cancel_enterprise_connection_request(PG_FUNCTION_ARGS)
 	if (locked.lane != NULL)
 	{
 		NameData	server;
-		Datum		values[] = {CStringGetTextDatum(locked.lane), clerk_name_datum(&server, locked.server)};
+		Datum		values[] = {CStringGetTextDatum(locked.lane), clerk_name_datum(&server, locked.server),
+		Int64GetDatum(id)};
 
 		SPI_connect();
-		clerk_run(&advance_statement, values, NULL, false);
+		clerk_run(&advance_statement, values, NULL, true);
 		SPI_finish();
 	}
 	clerk_wake_at_commit();
