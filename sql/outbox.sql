@@ -723,6 +723,12 @@ SELECT * FROM pg_temp.failure('SELECT await_enterprise_connection(7)') \gx
 SELECT enqueue_enterprise_connection('delete', key => 'a') AS request;
 CALL deliver_enterprise_connections();
 SELECT await_enterprise_connection(8);
+-- what was updated before that is gone, too; there was nothing to delete
+SELECT await_enterprise_connection(2);
+SELECT enqueue_enterprise_connection('delete', key => 'a') AS request;
+SELECT await_enterprise_connection(9, '10 ms') IS NULL AS not_yet;
+CALL deliver_enterprise_connections();
+SELECT await_enterprise_connection(9);
 
 --
 -- Retry

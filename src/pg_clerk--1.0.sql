@@ -950,7 +950,7 @@ CREATE FUNCTION @extschema@.await_enterprise_connection(request bigint, timeout 
 RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.await_enterprise_connection(bigint, interval)
-IS 'waits until a request is delivered and returns the connection; raises the error of one that failed; NULL when the time is up';
+IS 'waits until a request is delivered and returns the connection, or that it is deleted; raises the error of one that failed; NULL when the time is up';
 
 CREATE FUNCTION @extschema@.retry_enterprise_connection_request(id bigint, params jsonb DEFAULT NULL)
 RETURNS void

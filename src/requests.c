@@ -45,7 +45,9 @@ static ClerkStatement merge_params_statement = {
 static ClerkStatement look_statement = {
 	.text = "SELECT q.role, q.state, q.error, q.superseded_by,"
 	" q.xact" EQUALS "coalesce(pg_catalog.pg_current_xact_id_if_assigned(), '0'),"
-	" (SELECT k.connection FROM %1$s.enterprise_connections k WHERE k.server" EQUALS "q.server AND k.id" EQUALS "q.connection_id)"
+	" CASE WHEN q.state" EQUALS "'delivered' THEN coalesce("
+	"(SELECT k.connection FROM %1$s.enterprise_connections k WHERE k.server" EQUALS "q.server AND k.id" EQUALS "q.connection_id),"
+	" pg_catalog.jsonb_build_object('id', q.connection_id, 'object', 'enterprise_connection', 'deleted', true)) END"
 	" FROM %1$s.enterprise_connection_requests q WHERE q.id" EQUALS "$1",
 	.nargs = 1,
 	.args = {INT8OID},
@@ -210,7 +212,7 @@ typedef struct Look
 	Jsonb	   *error;
 	int64		superseded_by;	/* 0: by none */
 	bool		mine;			/* of this transaction */
-	Jsonb	   *connection;
+	Jsonb	   *connection;		/* of one that is delivered; what a deletion answers if it is gone */
 } Look;
 
 static Jsonb *
@@ -343,8 +345,6 @@ await_enterprise_connection(PG_FUNCTION_ARGS)
 			pause = Min(pause * 2, AWAIT_LAST);
 		}
 	}
-	if (look.connection == NULL)
-		PG_RETURN_NULL();
 	PG_RETURN_JSONB_P(look.connection);
 }
 
