@@ -937,6 +937,8 @@ SELECT cancel_enterprise_connection_request(6);
 SELECT server, state, requests FROM enterprise_connection_queue ORDER BY state;
 -- armed, they go on: what may have been created is looked up
 SELECT arm_enterprise_connections('clerk');
+CALL deliver_enterprise_connections();
+CALL pg_temp.hurry();
 CALL pg_temp.deliver_until(1, 'delivered');
 CALL pg_temp.hurry();
 CALL pg_temp.deliver_until(5, 'delivered');
@@ -958,6 +960,10 @@ SELECT count(*) > 0 AS sent FROM pg_temp.sent();
 -- the claim of the first one was lost
 UPDATE enterprise_connection_requests SET state = 'queued', attempts = 0, started_at = NULL, step = NULL, claimer = NULL, doubt_since = NULL, http_status = NULL, error = NULL, next_attempt_at = created_at WHERE id = 1;
 UPDATE enterprise_connection_origins SET timeline = timeline - 1;
+-- perhaps just now: not before that cannot be on its way any more
+CALL deliver_enterprise_connections();
+SELECT id, state, next_attempt_at > clock_timestamp() + '20 s' AS lease FROM enterprise_connection_requests ORDER BY id;
+CALL pg_temp.hurry();
 CALL pg_temp.deliver_until(1, 'delivered');
 CALL pg_temp.deliver_until(3, 'delivered');
 SELECT id, state, connection_id IS NOT NULL AS known FROM outbox;

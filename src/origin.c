@@ -86,10 +86,10 @@ write_origin(const char *server, bool replace)
 {
 	char	   *table = quote_qualified_identifier(get_namespace_name(clerk_catalog()->namespace),
 												   "enterprise_connection_origins");
-	Oid			types[] = {NAMEOID, INT8OID, OIDOID, NAMEOID};
+	Oid			types[] = {NAMEOID, INT8OID, OIDOID, NAMEOID, INT4OID};
 	NameData	name;
 	NameData	role;
-	Datum		values[4];
+	Datum		values[5];
 	ClerkUser	saved;
 	int			result;
 
@@ -99,15 +99,16 @@ write_origin(const char *server, bool replace)
 	values[1] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[2] = ObjectIdGetDatum(MyDatabaseId);
 	values[3] = NameGetDatum(&role);
+	values[4] = Int32GetDatum((int32) clerk_timeline());
 
 	clerk_become_owner(&saved);
 	SPI_connect();
-	result = SPI_execute_with_args(psprintf("INSERT INTO %s AS o (server, system_identifier, database, armed_at, armed_by)"
-											" VALUES ($1, $2, $3, pg_catalog.now(), $4)"
+	result = SPI_execute_with_args(psprintf("INSERT INTO %s AS o (server, system_identifier, database, armed_at, armed_by, timeline)"
+											" VALUES ($1, $2, $3, pg_catalog.now(), $4, $5)"
 											" ON CONFLICT (server) DO %s", table,
 											replace ? "UPDATE SET system_identifier = excluded.system_identifier,"
 											" database = excluded.database, armed_at = excluded.armed_at,"
-											" armed_by = excluded.armed_by" : "NOTHING"),
+											" armed_by = excluded.armed_by, timeline = excluded.timeline" : "NOTHING"),
 								   lengthof(types), types, values, NULL, false, 0);
 	if (result != SPI_OK_INSERT)
 		elog(ERROR, "could not arm server \"%s\": SPI error %d", server, result);

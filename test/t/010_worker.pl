@@ -372,6 +372,8 @@ $standby->promote;
 $standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
 ok(worker($standby, 'postgres'), 'promoted, it has workers');
 ok(launcher($standby), 'and a launcher');
+# what is enqueued before it has noticed is looked up first, which takes its time
+$standby->poll_query_until('postgres', 'SELECT timeline > 1 FROM enterprise_connection_origins');
 is_served($standby, 'postgres', 'promoted');
 $standby->stop;
 
