@@ -1010,7 +1010,12 @@ write_outcome(Delivery *delivery)
 	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	if (!clerk_outbox_finish(row, &delivery->outcome))
-		return;					/* the claim was lost: the answer is somebody else's */
+	{
+		/* The claim was lost: it is somebody else's to go on, and to tell. */
+		delivery->outcome.state = "lost";
+		delivery->complete = false;
+		return;
+	}
 	if (delivery->untrack != NULL)
 		(void) clerk_untrack(row->server, delivery->untrack);
 	if (delivery->track != NULL)

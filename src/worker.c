@@ -463,12 +463,16 @@ clerk_launcher_main(Datum arg)
 /* How it goes, if nothing else is said. */
 static enum
 {
-	FAILED, LEFT, NOT_INSTALLED
+	FAILED, LEFT, NOT_INSTALLED, REPLACED
 }			parting = FAILED;
 
 static bool is_idle = false;
 
-/* Is the extension there?  Not known: a relation has changed since. */
+/*
+ * The extension that this worker serves, and whether it is there.  Not known:
+ * a relation has changed since.
+ */
+static Oid	served_extension = InvalidOid;
 static bool extension_known = false;
 
 static void
@@ -481,29 +485,39 @@ forget_extension(Datum arg, Oid relation)
  * Costs no look as long as no relation changes: the transaction takes in what
  * others have committed.
  */
-static bool
-extension_exists(void)
+static Oid
+current_extension(void)
 {
+	Oid			extension = served_extension;
+
 	StartTransactionCommand();
 	if (!extension_known)
-		extension_known = OidIsValid(get_extension_oid("pg_clerk", true));
+		extension = get_extension_oid("pg_clerk", true);
 	CommitTransactionCommand();
-	return extension_known;
+	if (!OidIsValid(served_extension))
+		served_extension = extension;
+	extension_known = OidIsValid(extension) && extension == served_extension;
+	return extension;
 }
 
 /*
  * Is the extension gone?  If so, nothing is left to do here until a session
- * says so after this.
+ * says so after this.  If it was dropped and created in one transaction, what
+ * this worker knows of its tables, and locks, is of the old ones.
  */
 static bool
 extension_is_gone(void)
 {
-	if (extension_exists())
+	Oid			extension;
+
+	(void) current_extension();
+	if (extension_known)
 		return false;
 	clerk_wake_looking();
-	if (extension_exists())
+	extension = current_extension();
+	if (extension_known)
 		return false;
-	parting = NOT_INSTALLED;
+	parting = OidIsValid(extension) ? REPLACED : NOT_INSTALLED;
 	return true;
 }
 

@@ -163,25 +163,7 @@ is( $node->safe_psql('postgres', qq{
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype <> 'object'"), 0,
 	'and no lock but the one by which others know that it is there');
 
-# How soon
-my $session = session($node);
-my @took;
-for my $n (1 .. 5)
-{
-	$request = $session->query(qq{SELECT enqueue_enterprise_connection('create', '{"name": "N", "provider": "saml_okta", "domains": ["soon$n.example"]}')});
-	push @took, wait_until(
-		sub {
-			$session->query("SELECT extract(epoch FROM finished_at - created_at) * 1000 FROM enterprise_connection_requests
-				WHERE id = $request AND state = 'delivered'");
-		},
-		'delivery', 10);
-}
-$session->stop;
-note "delivered within @took ms";
-cmp_ok((sort { $a <=> $b } @took)[2], '<', 50, 'delivered within 50 ms');
-
-# A transaction that is rolled back wakes nobody; one that is prepared is
-# found by and by.
+# A transaction that is prepared is found by and by.
 reload($node, "pg_clerk.naptime = '300ms'\n");
 $node->safe_psql('postgres', q{
 	BEGIN;
@@ -409,7 +391,7 @@ $node->stop;
 # Not preloaded
 # ---------------------------------------------------------------------------
 my $bare = clerk_node('bare', $mock, conf => "fsync = off\n");
-$session = session($bare);
+my $session = session($bare);
 my @warnings = map {
 	$session->run(sprintf q{SELECT enqueue_enterprise_connection('create', '{"name": "N", "provider": "saml_okta", "domains": ["bare%d.example"]}')}, $_)->{err}
 } 1 .. 2;
