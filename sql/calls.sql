@@ -451,3 +451,47 @@ SELECT adopt_enterprise_connection('customer:1b', 'entconn_000001')->>'id' AS id
 SELECT adopt_enterprise_connection('customer:1', 'entconn_000002')->>'id' AS id;
 SELECT id, key FROM enterprise_connections ORDER BY id;
 SELECT * FROM pg_temp.sent();
+
+--
+-- A listing is cut into its elements before it is parsed. Whatever becomes of
+-- its text, it is understood as PostgreSQL understands the whole, or refused.
+--
+SELECT mock.reset();
+CREATE FUNCTION pg_temp.understood(body text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    answer jsonb;
+BEGIN
+    answer := body;
+    IF jsonb_typeof(answer) <> 'object' OR jsonb_typeof(answer->'data') IS DISTINCT FROM 'array' THEN
+        RETURN '"no listing"';
+    END IF;
+    RETURN answer->'data';
+EXCEPTION WHEN data_exception OR untranslatable_character THEN
+    RETURN '"no listing"';
+END
+$$;
+CREATE FUNCTION pg_temp.listed() RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT coalesce(jsonb_agg(c), '[]') FROM list_enterprise_connections(max_rows => 500) AS c);
+EXCEPTION WHEN SQLSTATE 'KC008' THEN
+    RETURN '"no listing"';
+END
+$$;
+CREATE TEMP TABLE bodies AS
+WITH pages (page) AS (VALUES
+    ('{"data":[{"id":"a","x":[1,{"y":2}]},{"id":"b\"}]{"},7,[3]],"total":1,"m":{"n":{"o":[]}}}'),
+    ('{"m":[[],{}] ,"data" : [ {"id":"\u00e9\\","data":[]} , null,"{[" ] }'))
+SELECT row_number() OVER (ORDER BY page, n, what) AS n, text AS body
+FROM pages, generate_series(1, length(page)) AS n,
+    LATERAL (SELECT 'left out', overlay(page PLACING '' FROM n FOR 1) UNION ALL
+        SELECT c, overlay(page PLACING c FROM n FOR 0) FROM unnest('{"{","]","}","\"",",","1"," ","[0]"}'::text[]) AS c) AS m (what, text)
+WHERE substr(page, n, 1) ~ '[][{},:" \\]';
+INSERT INTO bodies SELECT 0, '{"data":[{"id":"a","x":[1,{"y":2}]},{"id":"b\"}]{"},7,[3]],"total":1,"m":{"n":{"o":[]}}}';
+SELECT mock.script(jsonb_agg(jsonb_build_object('body', body) ORDER BY n)) FROM bodies;
+ALTER SERVER clerk OPTIONS (ADD max_retries '0');
+SELECT count(*) AS bodies, count(*) FILTER (WHERE wanted = '"no listing"') AS refused
+FROM (SELECT pg_temp.understood(body) AS wanted FROM bodies) AS u;
+SELECT n, body, wanted, got
+FROM (SELECT n, body, pg_temp.understood(body) AS wanted, pg_temp.listed() AS got FROM (SELECT * FROM bodies ORDER BY n) AS b) AS both_ways
+WHERE wanted <> got;
+ALTER SERVER clerk OPTIONS (DROP max_retries);
