@@ -712,6 +712,18 @@ COMMIT;
 SELECT mock.script('{"match": {"method": "PATCH"}, "status": 422, "headers": {"Content-Type": "application/json"}, "body": {"clerk_trace_id": "t1", "errors": [{"message": "is wrong", "long_message": "Name is wrong.", "code": "form_param_value_invalid", "meta": {"param_name": "name"}}]}}');
 CALL deliver_enterprise_connections();
 SELECT * FROM pg_temp.failure('SELECT await_enterprise_connection(5)') \gx
+-- with what a call at once has in these fields
+DO $$
+DECLARE
+    code text;
+    param_name text;
+BEGIN
+    PERFORM await_enterprise_connection(5);
+EXCEPTION WHEN SQLSTATE 'KC422' THEN
+    GET STACKED DIAGNOSTICS code = CONSTRAINT_NAME, param_name = COLUMN_NAME;
+    RAISE WARNING 'code %, parameter %', code, param_name;
+END
+$$;
 SELECT enqueue_enterprise_connection('create', pg_temp.params('A 6'), 'a') AS request;
 CALL deliver_enterprise_connections();
 SELECT * FROM pg_temp.failure('SELECT await_enterprise_connection(6)') \gx

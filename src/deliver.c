@@ -349,6 +349,7 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 		judged_paused(delivery, report);
 	else if (strcmp(row->step, "delete") == 0 && clerk_report_is_gone(report))
 	{
+		delivery->outcome.http_status = report->status;
 		delivery->untrack = row->connection_id;
 		judged(delivery, "delivered", -1);
 	}
@@ -1610,7 +1611,7 @@ deliver_enterprise_connections(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("cannot deliver in a transaction block"),
-				 errhint("CALL deliver_enterprise_connections() commits as it goes: call it outside of a transaction block.")));
+				 errhint("CALL deliver_enterprise_connections() commits as it goes: call it outside of transaction blocks and functions.")));
 	clerk_prevent_write("deliver_enterprise_connections()");
 	deliverer.role = superuser() ? NULL :
 		MemoryContextStrdup(TopMemoryContext, GetUserNameFromId(GetUserId(), false));

@@ -47,7 +47,8 @@ static ClerkStatement look_statement = {
 	" q.xact" EQUALS "coalesce(pg_catalog.pg_current_xact_id_if_assigned(), '0'),"
 	" CASE WHEN q.state" EQUALS "'delivered' THEN coalesce("
 	"(SELECT k.connection FROM %1$s.enterprise_connections k WHERE k.server" EQUALS "q.server AND k.id" EQUALS "q.connection_id),"
-	" pg_catalog.jsonb_build_object('id', q.connection_id, 'object', 'enterprise_connection', 'deleted', true)) END"
+	" pg_catalog.jsonb_build_object('id', q.connection_id, 'object', 'enterprise_connection', 'deleted', true)) END,"
+	" q.error OPERATOR(pg_catalog.#>>) '{errors,0,code}', q.error OPERATOR(pg_catalog.#>>) '{errors,0,meta,param_name}'"
 	" FROM %1$s.enterprise_connection_requests q WHERE q.id" EQUALS "$1",
 	.nargs = 1,
 	.args = {INT8OID},
@@ -170,8 +171,10 @@ check_operation(const char *operation, Jsonb *params, const char *key, const cha
 		refuse(operation, "takes no id");
 	if (upserts && key == NULL)
 		refuse(operation, "needs a key");
-	if (!creates && !upserts && (key == NULL) == (id == NULL))
-		refuse(operation, "needs either a key or an id");
+	if (!creates && !upserts && key == NULL && id == NULL)
+		refuse(operation, "needs a key or an id");
+	if (!creates && !upserts && key != NULL && id != NULL)
+		refuse(operation, "takes a key or an id, not both");
 	if (deletes && params != NULL)
 		refuse(operation, "takes no params");
 	if (id != NULL)
@@ -210,6 +213,8 @@ typedef struct Look
 	char	   *role;
 	char	   *state;
 	Jsonb	   *error;
+	char	   *code;			/* of Clerk's first error */
+	char	   *param_name;
 	int64		superseded_by;	/* 0: by none */
 	bool		mine;			/* of this transaction */
 	Jsonb	   *connection;		/* of one that is delivered; what a deletion answers if it is gone */
@@ -247,6 +252,8 @@ look_at(int64 id, Look *look)
 		look->superseded_by = DatumGetInt64(clerk_row_datum(0, 4, &isnull));
 		look->mine = DatumGetBool(clerk_row_datum(0, 5, &isnull));
 		look->connection = row_jsonb(6);
+		look->code = clerk_row_text(0, 7);
+		look->param_name = clerk_row_text(0, 8);
 	}
 	SPI_finish();
 }
@@ -264,11 +271,14 @@ check_role(const char *role, bool found, int64 id)
 }
 
 static void
-raise_stored_error(Jsonb *error)
+raise_stored_error(const Look *look)
 {
+	Jsonb	   *error = look->error;
 	ClerkReport report = {
 		.sqlerrcode = ERRCODE_CLERK_ERROR,
 		.message = "the request failed",
+		.code = look->code,
+		.param_name = look->param_name,
 	};
 	char	   *sqlstate = error ? clerk_jsonb_string(error, "sqlstate") : NULL;
 	char	   *message = error ? clerk_jsonb_string(error, "message") : NULL;
@@ -330,7 +340,7 @@ await_enterprise_connection(PG_FUNCTION_ARGS)
 		if (strcmp(look.state, "superseded") == 0)
 			id = look.superseded_by;
 		else if (strcmp(look.state, "failed") == 0)
-			raise_stored_error(look.error);
+			raise_stored_error(&look);
 		else if (strcmp(look.state, "cancelled") == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
