@@ -730,6 +730,19 @@ claim_from(Loop *loop, const char *name)
 		take_row(loop, server, lfirst(lc));
 }
 
+/*
+ * Whatever is wrong here, what was in doubt still is: a retry looks it up, too.
+ */
+static void
+judge_doubt_error(Delivery *delivery, const ErrorData *error)
+{
+	judge_error(delivery, error);
+	delivery->outcome.doubt_since = delivery->row->doubt_since;
+	delivery->outcome.uncounted = false;
+	if (strcmp(delivery->outcome.state, "queued") == 0)
+		judged(delivery, "in_doubt", LOOK_UP_INTERVAL);
+}
+
 static void
 take_doubts(Loop *loop, Server *server, List *rows)
 {
@@ -752,7 +765,7 @@ take_doubts(Loop *loop, Server *server, List *rows)
 		look_up->oldest = Min(look_up->oldest, delivery->row->doubt_since - CLOCK_SKEW);
 		error = run_in_subtransaction(prepare, delivery);
 		if (error != NULL)
-			judge_error(delivery, error);
+			judge_doubt_error(delivery, error);
 		else if (look_up->settings == NULL)
 			look_up->settings = delivery->settings;
 		look_up->deliveries = lappend(look_up->deliveries, delivery);
@@ -967,7 +980,11 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 		if (report != NULL)
 			judged(delivery, "in_doubt", LOOK_UP_INTERVAL);
 		else if (row->http_status == 422 || row->attempts >= clerk_max_attempts)
+		{
+			/* It is known now. */
+			delivery->outcome.doubt_since = 0;
 			judged(delivery, "failed", -1);
+		}
 		else
 			judged(delivery, "queued", row->attempts > 1 ? backoff(row->attempts) : 0);
 	}

@@ -66,6 +66,7 @@ static ClerkStatement lock_statement = {
 static ClerkStatement retry_statement = {
 	.text = "UPDATE %1$s.enterprise_connection_requests q SET state = 'queued', attempts = 0, finished_at = NULL,"
 	" next_attempt_at = pg_catalog.clock_timestamp(), params = coalesce($2, q.params), scrubbed = false,"
+	" look_up = q.look_up OR q.doubt_since IS NOT NULL,"
 	" step = CASE WHEN $2 IS NOT NULL AND q.step" EQUALS "'complete' THEN 'update' ELSE q.step END WHERE q.id" EQUALS "$1",
 	.nargs = 2,
 	.args = {INT8OID, JSONBOID},
