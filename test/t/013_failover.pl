@@ -168,6 +168,8 @@ wait_until(sub { sent('PATCH', 'sync_user_attributes') == 2 }, 'both PATCHes', 3
 wait_until(sub { -e $node->archive_dir . "/$segment" }, 'archiving', 30);
 is(query($standby, q{SELECT count(*) FROM enterprise_connection_requests WHERE state = 'queued' AND attempts = 0}), scalar @all,
 	'of which the standby knows nothing');
+is(query($standby, "SELECT await_enterprise_connection($before[0])->>'name'"), 'changed 1', 'one can await there what was delivered');
+is(query($standby, "SELECT await_enterprise_connection($request{free}, '10 ms') IS NULL"), 't', 'and in vain what was not');
 $node->stop('immediate');
 $mock->unscript;
 
