@@ -1319,6 +1319,9 @@ take_answers(Loop *loop, int64 until)
 	loop->woken = request == NULL;
 	for (; request != NULL; request = clerk_http_next_or_latch(loop->set, 0))
 		note_answer(loop, request);
+
+	/* Between two answers, too. */
+	loop->woken |= clerk_http_was_woken();
 }
 
 static void

@@ -816,7 +816,6 @@ clerk_http_next(ClerkHttpSet *set, int64 until)
 ClerkHttpRequest *
 clerk_http_next_or_latch(ClerkHttpSet *set, int64 until)
 {
-	pool.woken = false;
 	for (;;)
 	{
 		ClerkHttpRequest *request;
@@ -847,6 +846,15 @@ clerk_http_push(void)
 		pool_act_on_timer();
 		pool_collect();
 	}
+}
+
+bool
+clerk_http_was_woken(void)
+{
+	bool		woken = pool.woken;
+
+	pool.woken = false;
+	return woken;
 }
 
 int

@@ -84,8 +84,12 @@ extern void clerk_http_push(void);
  */
 extern ClerkHttpRequest *clerk_http_next(ClerkHttpSet *set, int64 until);
 
-/* The same for a worker: NULL also when its latch was set; waits on none too. */
+/*
+ * The same for a worker: NULL also when its latch was set, which
+ * clerk_http_was_woken() says then, once; waits on none too.
+ */
 extern ClerkHttpRequest *clerk_http_next_or_latch(ClerkHttpSet *set, int64 until);
+extern bool clerk_http_was_woken(void);
 
 /* The number of requests that are under way or not yet returned. */
 extern int	clerk_http_pending(const ClerkHttpSet *set);

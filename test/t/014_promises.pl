@@ -173,6 +173,36 @@ is($session->query(q{SELECT count(*) FROM enterprise_connection_requests WHERE s
 $mock->settings({ rate_limit => undef });
 
 # ---------------------------------------------------------------------------
+# Put behind one that is finished before it is committed, and committed when
+# the worker has an answer to take at the same time: that must not make it wait
+# for pg_clerk.naptime
+# ---------------------------------------------------------------------------
+$mock->forget;
+$mock->script({ match => { body_contains => 'First of its key' }, hold => JSON::PP::true });
+my $first = $session->query(q{SELECT enqueue_enterprise_connection('upsert', '{"name": "First of its key", "provider": "saml_okta", "domains": ["key.example"]}', 'a key')});
+wait_for_sent('First of its key');
+$other = session($node);
+$other->query('BEGIN');
+my $behind = $other->query(q{SELECT enqueue_enterprise_connection('update', '{"name": "Second of its key"}', 'a key')});
+$mock->release;
+ok(wait_for_state($first, 'delivered'), 'the first of a key is delivered');
+$mock->script({ match => { body_contains => 'Another' }, hold => JSON::PP::true });
+my $another = $session->query(create('Another'));
+wait_for_sent('Another');
+my $worker = worker('postgres');
+kill 'STOP', $worker;
+wait_until(sub { slurp_file("/proc/$worker/stat") =~ /\) T / }, 'the worker to stop', 10);
+$other->query('COMMIT');
+$mock->release;
+wait_until(sub { $mock->stats->{in_flight} == 0 }, 'the answer', 10);
+kill 'CONT', $worker;
+my $start = time;
+ok(wait_for_state($another, 'delivered'), 'the answer is taken');
+ok(wait_for_state($behind, 'delivered'), 'and the second of the key is delivered');
+cmp_ok(time - $start, '<', 3, 'at once');
+$other->stop;
+
+# ---------------------------------------------------------------------------
 # While a request is on its way, nobody who administers has to wait for it
 # ---------------------------------------------------------------------------
 sub is_quick
