@@ -96,10 +96,12 @@ clerk_catalog(void)
 	found.origins_key = get_relname_relid("enterprise_connection_origins_pkey", found.namespace);
 	found.connections = get_relname_relid("enterprise_connections", found.namespace);
 	found.connections_key = get_relname_relid("enterprise_connections_pkey", found.namespace);
+	found.requests = get_relname_relid("enterprise_connection_requests", found.namespace);
 	found.owner = relation_owner(found.connections);
 	if (!OidIsValid(found.namespace) || !OidIsValid(found.origins) ||
 		!OidIsValid(found.origins_key) || !OidIsValid(found.owner) ||
-		!OidIsValid(found.connections) || !OidIsValid(found.connections_key))
+		!OidIsValid(found.connections) || !OidIsValid(found.connections_key) ||
+		!OidIsValid(found.requests))
 	{
 		catalog_valid = false;
 		ereport(ERROR,

@@ -16,6 +16,7 @@ typedef struct ClerkCatalog
 	Oid			origins_key;	/* its primary key's index */
 	Oid			connections;	/* enterprise_connections */
 	Oid			connections_key;	/* its primary key's index */
+	Oid			requests;		/* enterprise_connection_requests */
 } ClerkCatalog;
 
 /*

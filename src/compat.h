@@ -243,4 +243,18 @@ clerk_timeline(void)
 #endif
 }
 
+/* The sequence of an identity column. */
+#include "catalog/dependency.h"
+#include "utils/rel.h"
+
+static inline Oid
+clerk_identity_sequence(Relation rel, AttrNumber column)
+{
+#if PG_VERSION_NUM >= 170000
+	return getIdentitySequence(rel, column, false);
+#else
+	return getIdentitySequence(RelationGetRelid(rel), column, false);
+#endif
+}
+
 #endif							/* CLERK_COMPAT_H */

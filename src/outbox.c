@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
+#include "insertion.h"
 #include "miscadmin.h"
 #include "outbox.h"
 #include "settings.h"
@@ -189,28 +190,25 @@ warn_if_not_served(void)
 			 errhint("Add pg_clerk to shared_preload_libraries and restart, or run CALL deliver_enterprise_connections() now and then.")));
 }
 
-int64
-clerk_enqueue(const char *server, const char *operation, Jsonb *params, const char *key,
-			  const char *connection_id, bool held)
+static int64
+insert_by_statement(const ClerkNewRequest *request)
 {
-	char	   *lane;
 	char		nulls[9] = "         ";
 	Datum		values[9];
-	NameData	server_name;
-	NameData	role_name;
+	NameData	server;
+	NameData	role;
 	bool		isnull;
 	int64		id;
 
 	SPI_connect();
-	lane = request_lane(server, key, connection_id);
-	values[0] = clerk_name_datum(&server_name, server);
-	values[1] = clerk_name_datum(&role_name, GetUserNameFromId(GetUserId(), false));
-	values[2] = CStringGetTextDatum(operation);
-	values[3] = key ? CStringGetTextDatum(key) : (Datum) 0;
-	values[4] = connection_id ? CStringGetTextDatum(connection_id) : (Datum) 0;
-	values[5] = params ? JsonbPGetDatum(params) : (Datum) 0;
-	values[6] = lane ? CStringGetTextDatum(lane) : (Datum) 0;
-	values[7] = BoolGetDatum(held);
+	values[0] = clerk_name_datum(&server, request->server);
+	values[1] = clerk_name_datum(&role, request->role);
+	values[2] = CStringGetTextDatum(request->operation);
+	values[3] = request->key ? CStringGetTextDatum(request->key) : (Datum) 0;
+	values[4] = request->connection_id ? CStringGetTextDatum(request->connection_id) : (Datum) 0;
+	values[5] = request->params ? JsonbPGetDatum(request->params) : (Datum) 0;
+	values[6] = request->lane ? CStringGetTextDatum(request->lane) : (Datum) 0;
+	values[7] = BoolGetDatum(request->held);
 
 	/*
 	 * A look at the lane would make serializable transactions that enqueue
@@ -222,7 +220,27 @@ clerk_enqueue(const char *server, const char *operation, Jsonb *params, const ch
 	clerk_run(&enqueue_statement, values, nulls, false);
 	id = DatumGetInt64(clerk_row_datum(0, 1, &isnull));
 	SPI_finish();
+	return id;
+}
 
+int64
+clerk_enqueue(const char *server, const char *operation, Jsonb *params, const char *key,
+			  const char *connection_id, bool held)
+{
+	ClerkNewRequest request = {
+		.server = server,
+		.role = GetUserNameFromId(GetUserId(), false),
+		.operation = operation,
+		.key = key,
+		.connection_id = connection_id,
+		.params = params,
+		.lane = request_lane(server, key, connection_id),
+		.held = held,
+	};
+	int64		id;
+
+	if (!clerk_insert_request(&request, &id))
+		id = insert_by_statement(&request);
 	clerk_wake_at_commit();
 	warn_if_not_served();
 	return id;
