@@ -504,7 +504,7 @@ CREATE TABLE @extschema@.enterprise_connection_requests (
 	error           jsonb,
 	step            text CHECK (step IN ('create', 'complete', 'update', 'delete')),
 	doubt_since     timestamptz,
-	lane            text,
+	lane            text COLLATE "C",
 	claimer         integer,
 	superseded_by   bigint,
 	look_up         boolean NOT NULL DEFAULT false,
