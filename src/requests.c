@@ -135,16 +135,33 @@ clerk_check_request_params(const ClerkSettings *settings, const char *operation,
 		stored_params(read, params);
 }
 
+/*
+ * Once in a session for each server: a statement may enqueue for many rows.
+ */
+static void
+warn_of_held(const ClerkSettings *settings)
+{
+	static List *warned = NIL;
+	MemoryContext old;
+
+	if (list_member_oid(warned, settings->server))
+		return;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	warned = lappend_oid(warned, settings->server);
+	MemoryContextSwitchTo(old);
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("server \"%s\" is not armed in this database; what is enqueued is held", settings->server_name),
+			 errhint("If this database is meant to change the same Clerk instance, the server's owner runs "
+					 "SELECT arm_enterprise_connections(%s).", quote_literal_cstr(settings->server_name))));
+}
+
 int64
 clerk_enqueue_checked(const ClerkSettings *settings, const char *operation, Jsonb *params,
 					  const char *key, const char *id)
 {
 	if (settings->elsewhere)
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("server \"%s\" is not armed in this database; the request is held", settings->server_name),
-				 errhint("If this database is meant to change the same Clerk instance, the server's owner runs "
-						 "SELECT arm_enterprise_connections(%s).", quote_literal_cstr(settings->server_name))));
+		warn_of_held(settings);
 	return clerk_enqueue(settings->server_name, operation, params, key, id, settings->elsewhere);
 }
 
