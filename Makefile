@@ -34,6 +34,7 @@ $(OBJS): $(wildcard src/*.h)
 bench:
 	test/bench/run
 	test/bench/many
+	test/bench/trigger
 
 .PHONY: soak
 soak:
