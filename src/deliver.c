@@ -397,7 +397,7 @@ judge_success(Delivery *delivery)
 		/* A step of its own: committed before it is sent. */
 		delivery->complete = true;
 		delivery->outcome.step = "complete";
-		judged(delivery, "sending", -1);
+		judged(delivery, "sending", delivery->settings->timeout);
 	}
 	else
 		judged(delivery, "delivered", -1);
@@ -1116,6 +1116,7 @@ go_on(Loop *loop, Delivery *delivery)
 
 	delivery->row->step = "complete";
 	delivery->row->connection_id = MemoryContextStrdup(delivery->context, delivery->outcome.connection_id);
+	delivery->row->started_at = GetCurrentTimestamp();
 	memset(&delivery->outcome, 0, sizeof(delivery->outcome));
 	delivery->outcome.delay = -1;
 	delivery->complete = false;

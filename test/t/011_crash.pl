@@ -150,6 +150,16 @@ for my $signal ('KILL', 'TERM')
 	is($connection->{name}, "order $n.2", "SIG$signal: the newer update holds");
 }
 
+# The PATCH that completes a create is sent later than that, and has as long
+$mock->script({ match => { method => 'POST' }, delay_ms => 2000 }, { match => { method => 'PATCH' }, delay_ms => 2000 });
+enqueue($node, 'create', 'second step', name => 'second step', provider => 'saml_okta', sync_user_attributes => JSON::PP::true);
+wait_for_sent('PATCH', 'sync_user_attributes');
+kill_worker($node);
+is_delivered($node, enqueue($node, 'update', 'second step', sync_user_attributes => JSON::PP::false), 'second step: the newer update is delivered');
+wait_until(sub { $mock->stats->{in_flight} == 0 }, 'all requests to end', 10);
+ok(!(named(qr/^second step/))[0]{sync_user_attributes}, 'second step: the newer update holds');
+$mock->forget;
+
 # ---------------------------------------------------------------------------
 # Four creates at different points when it all ends: each is there once
 # ---------------------------------------------------------------------------
