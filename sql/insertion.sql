@@ -49,7 +49,7 @@ BEGIN;
 :enqueue
 SELECT server, role = current_user AS mine, operation, key, connection_id, params, state, attempts, next_attempt_at = now() AS due, created_at = now() AS now, started_at, finished_at
 FROM enterprise_connection_requests WHERE key = 'acme';
-SELECT http_status, error, step, doubt_since, lane, claimer, superseded_by, look_up, scrubbed, xact = pg_current_xact_id() AS mine
+SELECT http_status, error, step, doubt_since, lane, claimer, superseded_by, awaits, look_up, scrubbed, xact = pg_current_xact_id() AS mine
 FROM enterprise_connection_requests WHERE key = 'acme';
 COMMIT;
 
@@ -110,6 +110,12 @@ DROP INDEX regress_operation;
 CREATE INDEX regress_length ON enterprise_connection_requests (length(key));
 :enqueue
 DROP INDEX regress_length;
+CREATE INDEX regress_params ON enterprise_connection_requests USING gin (params) WHERE operation = 'delete';
+:enqueue
+SET client_min_messages = debug1;
+SELECT enqueue_enterprise_connection('delete', key => 'by a statement') > 0 AS enqueued;
+SET client_min_messages = error;
+DROP INDEX regress_params;
 :enqueue
 SELECT enqueue_enterprise_connection('delete', key => 'indexed') > 0 AS enqueued;
 SET enable_seqscan = off;

@@ -24,6 +24,7 @@
 #include "json.h"
 #include "keys.h"
 #include "lib/ilist.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "origin.h"
 #include "outbox.h"
@@ -47,6 +48,14 @@
 #define BACKOFF_FIRST 1000
 #define BACKOFF_LAST (60 * 60 * 1000)
 #define BACKOFF_DOMAIN (30 * 1000)
+
+/*
+ * Who waits for another request is woken when that one is finished.  All the
+ * same he looks again after so many ms, the longer he has waited, the less
+ * often: the domain may have come free in another way.
+ */
+#define AWAIT_FIRST 1000
+#define AWAIT_LAST (60 * 1000)
 
 /* A server whose key is refused is tried again after so many ms. */
 #define PROBE_INTERVAL (60 * 1000)
@@ -111,7 +120,10 @@ typedef struct Delivery
 	ClerkOutcome outcome;
 	Jsonb	   *track;			/* connection to be tracked */
 	const char *untrack;		/* id of a row to be deleted */
-	bool		complete;		/* a PATCH follows at once */
+	const ClerkBody *next;		/* a PATCH of this follows at once */
+	bool		gives_up;		/* what is sent only gives up domains */
+	bool		yields;			/* Clerk refused it: the next of its key takes it over */
+	int64		awaits;			/* the request to wait for afterwards */
 	int64		not_before;		/* ms; of committing it, if a row was locked */
 } Delivery;
 
@@ -306,29 +318,74 @@ judged_in_doubt(Delivery *delivery, const ClerkReport *report)
 }
 
 /*
- * A domain is on its way from one connection to another: what gives it up is
- * still unfinished, and soon done.
+ * Clerk was not asked in vain, only too early: another request will make room.
+ * That does not count, as it ends with the other one.
  */
 static void
-judged_again_soon(Delivery *delivery, const ClerkReport *report)
+judged_waiting(Delivery *delivery, const ClerkReport *report, int64 awaits)
 {
-	judged_again(delivery, report);
-	delivery->outcome.delay = Min(delivery->outcome.delay, BACKOFF_DOMAIN);
+	int64		delay = (GetCurrentTimestamp() - delivery->row->created_at) / 1000 / 4;
+
+	delay = Max(Min(delay, AWAIT_LAST), AWAIT_FIRST);
+	delivery->outcome.error = clerk_report_to_jsonb(report);
+	delivery->outcome.http_status = report->status;
+	delivery->outcome.doubt_since = delivery->row->doubt_since;
+	delivery->outcome.uncounted = true;
+	delivery->outcome.awaits = awaits;
+	judged(delivery, "queued", delay / 2 + (int64) (clerk_random() * (double) delay / 2));
 }
 
 /*
- * Clerk refuses to create what is there.  It may be a domain on its way from
- * one organization to another; or what an earlier attempt, or a call at once
- * that was rolled back, has left.
+ * Each has what the other one wants.  A PATCH gives up what this one does not
+ * want any more, and leaves it what it can have; then the others can go on.
  */
 static void
-judged_duplicate(Delivery *delivery, const ClerkReport *report)
+judged_exchange(Delivery *delivery, int64 awaits, Jsonb *keeps)
+{
+	char	   *text = psprintf("{\"domains\":%s}", JsonbToCString(NULL, &keeps->root, 0));
+	ClerkBody  *body = palloc(sizeof(*body));
+
+	body->text = pg_server_to_any(text, strlen(text), PG_UTF8);
+	body->len = strlen(body->text);
+	delivery->next = body;
+	delivery->gives_up = true;
+	delivery->awaits = awaits;
+	judged(delivery, "sending", delivery->settings->timeout);
+}
+
+/*
+ * Clerk refuses what another connection has.  It may be a domain on its way
+ * from one organization to another; or, for a create, what an earlier attempt,
+ * or a call at once that was rolled back, has left.
+ */
+static void
+judge_duplicate(Delivery *delivery, const ClerkReport *report)
 {
 	const ClerkRequestRow *row = delivery->row;
+	int64		awaits;
+	Jsonb	   *keeps;
 
-	if (clerk_outbox_others_pending(row))
-		judged_again_soon(delivery, report);
-	else if (row->doubt_since != 0 || row->key != NULL)
+	delivery->yields = true;
+	switch (clerk_outbox_in_the_way(row, clerk_is_duplicate_organization(report), &awaits, &keeps))
+	{
+		case CLERK_WAIT:
+			judged_waiting(delivery, report, awaits);
+			return;
+		case CLERK_EXCHANGE:
+			if (!delivery->gives_up)
+			{
+				judged_exchange(delivery, awaits, keeps);
+				return;
+			}
+			/* FALLTHROUGH */
+		case CLERK_AGAIN:
+			judged_again(delivery, report);
+			delivery->outcome.delay = Min(delivery->outcome.delay, BACKOFF_DOMAIN);
+			return;
+		case CLERK_REFUSED:
+			break;
+	}
+	if (strcmp(row->step, "create") == 0 && (row->doubt_since != 0 || row->key != NULL))
 	{
 		delivery->outcome.error = clerk_report_to_jsonb(report);
 		delivery->outcome.http_status = report->status;
@@ -343,7 +400,6 @@ static void
 judge_failure(Delivery *delivery, const ClerkReport *report)
 {
 	const ClerkRequestRow *row = delivery->row;
-	bool		creates = strcmp(row->step, "create") == 0;
 
 	if (report->status == 401 && report->of_clerk)
 		judged_paused(delivery, report);
@@ -362,10 +418,8 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 		delivery->outcome.uncounted = true;
 		judged(delivery, "queued", 0);
 	}
-	else if (creates && clerk_is_duplicate(report))
-		judged_duplicate(delivery, report);
-	else if (clerk_is_duplicate(report) && clerk_outbox_others_pending(row))
-		judged_again_soon(delivery, report);
+	else if (clerk_is_duplicate(report))
+		judge_duplicate(delivery, report);
 	else if (report->retry == CLERK_RETRY_IN_DOUBT)
 		judged_in_doubt(delivery, report);
 	else if (report->retry == CLERK_RETRY_NEVER)
@@ -395,9 +449,16 @@ judge_success(Delivery *delivery)
 	if (strcmp(row->step, "create") == 0 && delivery->params->patch != NULL)
 	{
 		/* A step of its own: committed before it is sent. */
-		delivery->complete = true;
+		delivery->next = delivery->params->patch;
 		delivery->outcome.step = "complete";
 		judged(delivery, "sending", delivery->settings->timeout);
+	}
+	else if (delivery->gives_up)
+	{
+		/* The others first, then what it wants. */
+		delivery->outcome.uncounted = true;
+		delivery->outcome.awaits = delivery->awaits;
+		judged(delivery, "queued", AWAIT_FIRST);
 	}
 	else
 		judged(delivery, "delivered", -1);
@@ -983,6 +1044,7 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 		{
 			/* It is known now. */
 			delivery->outcome.doubt_since = 0;
+			delivery->yields = row->http_status == 422;
 			judged(delivery, "failed", -1);
 		}
 		else
@@ -1018,6 +1080,17 @@ take_page(LookUp *look_up)
  */
 
 /*
+ * Refused as a duplicate, it lets the next one of its key go on instead.  But
+ * what a create meets may be its own, until it has failed.
+ */
+static bool
+yields(const Delivery *delivery)
+{
+	return delivery->yields &&
+		(strcmp(delivery->row->step, "update") == 0 || strcmp(delivery->outcome.state, "failed") == 0);
+}
+
+/*
  * In a subtransaction.  A row that somebody has locked is not waited for.
  */
 static void
@@ -1027,17 +1100,25 @@ write_outcome(Delivery *delivery)
 
 	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
+	if (yields(delivery) && clerk_outbox_hand_over(row))
+	{
+		delivery->outcome.state = "superseded";
+		delivery->next = NULL;
+		return;
+	}
 	if (!clerk_outbox_finish(row, &delivery->outcome))
 	{
 		/* The claim was lost: it is somebody else's to go on, and to tell. */
 		delivery->outcome.state = "lost";
-		delivery->complete = false;
+		delivery->next = NULL;
 		return;
 	}
 	if (delivery->untrack != NULL)
 		(void) clerk_untrack(row->server, delivery->untrack);
 	if (delivery->track != NULL)
 		clerk_track(delivery->track, row->server, row->key);
+	if (delivery->gives_up && delivery->outcome.awaits != 0)
+		clerk_outbox_wake(row);
 	if (delivery->server->paused && (delivery->track != NULL || delivery->untrack != NULL))
 	{
 		delivery->server->paused = false;
@@ -1094,7 +1175,7 @@ commit_outcome(Loop *loop, Delivery *delivery)
 	MemoryContextSwitchTo(delivery->context);
 	delivery->track = NULL;
 	delivery->untrack = NULL;
-	delivery->complete = false;
+	delivery->next = NULL;
 	delivery->outcome.uncounted = false;
 	judge_error(delivery, error);
 	error = run_in_subtransaction(write_outcome, delivery);
@@ -1107,27 +1188,30 @@ commit_outcome(Loop *loop, Delivery *delivery)
 }
 
 /*
- * After a create, the PATCH that completes it: the same claim goes on.
+ * The PATCH that completes a create, or that gives up domains: the same claim
+ * goes on.
  */
 static void
 go_on(Loop *loop, Delivery *delivery)
 {
 	ErrorData  *error;
 
-	delivery->row->step = "complete";
-	delivery->row->connection_id = MemoryContextStrdup(delivery->context, delivery->outcome.connection_id);
+	if (delivery->outcome.step != NULL)
+		delivery->row->step = delivery->outcome.step;
+	if (delivery->outcome.connection_id != NULL)
+		delivery->row->connection_id = MemoryContextStrdup(delivery->context, delivery->outcome.connection_id);
 	delivery->row->started_at = GetCurrentTimestamp();
 	memset(&delivery->outcome, 0, sizeof(delivery->outcome));
 	delivery->outcome.delay = -1;
-	delivery->complete = false;
 	delivery->track = NULL;
 	delivery->state = DELIVERY_READY;
 	delivery->call = (ClerkCall)
 	{
 		.endpoint = CLERK_UPDATE,
 			.id = delivery->row->connection_id,
-			.body = delivery->params->patch,
+			.body = delivery->next,
 	};
+	delivery->next = NULL;
 	MemoryContextSwitchTo(delivery->context);
 	error = run_in_subtransaction(build_request, delivery);
 	if (error != NULL)
@@ -1148,7 +1232,7 @@ commit_deliveries(Loop *loop)
 		if (delivery->state != DELIVERY_JUDGED || delivery->not_before > now ||
 			!commit_outcome(loop, delivery))
 			continue;
-		if (delivery->complete)
+		if (delivery->next != NULL)
 		{
 			go_on(loop, delivery);
 			continue;
@@ -1406,6 +1490,7 @@ do_chores(Loop *loop)
 	recover(loop);
 	while (clerk_outbox_sweep())
 		CHECK_FOR_INTERRUPTS();
+	clerk_outbox_wake_missed();
 	(void) clerk_outbox_purge(clerk_retention);
 	commit(loop);
 	MemoryContextDelete(scratch);

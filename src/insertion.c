@@ -65,6 +65,7 @@ enum
 	COLUMN_LANE,
 	COLUMN_CLAIMER,
 	COLUMN_SUPERSEDED_BY,
+	COLUMN_AWAITS,
 	COLUMN_LOOK_UP,
 	COLUMN_SCRUBBED,
 	COLUMN_XACT,
@@ -75,7 +76,7 @@ static const Oid column_types[] = {
 	INT8OID, NAMEOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID,
 	INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 	INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID, INT8OID,
-	BOOLOID, BOOLOID, XID8OID
+	INT8OID, BOOLOID, BOOLOID, XID8OID
 };
 
 StaticAssertDecl(lengthof(column_types) == COLUMNS, "a type for each column");
@@ -94,6 +95,7 @@ typedef struct Insertion
 	int			indexes;
 	Oid		   *index_oids;
 	IndexInfo **index_infos;
+	List	   *others;			/* IndexInfo *; what belongs into them, a statement has to insert */
 } Insertion;
 
 static Insertion *kept = NULL;
@@ -192,8 +194,7 @@ index_differs(Relation index, IndexInfo *info)
 		if (index->rd_opfamily[i] >= FirstNormalObjectId)
 			return true;
 	return index->rd_rel->relam != BTREE_AM_OID || info->ii_Expressions != NIL ||
-		info->ii_ExclusionOps != NULL || !index->rd_index->indimmediate ||
-		depends_on_others((Node *) info->ii_Predicate, NULL);
+		info->ii_ExclusionOps != NULL || !index->rd_index->indimmediate;
 }
 
 /*
@@ -236,7 +237,8 @@ is_lane_index(Relation index)
 }
 
 /*
- * Returns false if there is one that only a statement can maintain.
+ * Returns false if there is one that only a statement can maintain, other
+ * than for rows that its predicate excludes.
  */
 static bool
 prepare_indexes(Insertion *insertion, Relation rel)
@@ -258,11 +260,16 @@ prepare_indexes(Insertion *insertion, Relation rel)
 			insertion->lane_collation = index->rd_indcollation[0];
 		}
 		index_close(index, NoLock);
-		if (differs)
+		if ((differs && info->ii_Predicate == NIL) || depends_on_others((Node *) info->ii_Predicate, NULL))
 			return false;
 		if (!info->ii_ReadyForInserts)
 			continue;
 		info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, insertion->estate);
+		if (differs)
+		{
+			insertion->others = lappend(insertion->others, info);
+			continue;
+		}
 		insertion->index_oids[insertion->indexes] = lfirst_oid(lc);
 		insertion->index_infos[insertion->indexes++] = info;
 	}
@@ -443,6 +450,23 @@ insert_into_index(Relation rel, Oid oid, IndexInfo *info, TupleTableSlot *slot)
 	index_close(index, NoLock);
 }
 
+/*
+ * Does the row belong into an index that only a statement can maintain?
+ */
+static bool
+belongs_into_others(const Insertion *insertion)
+{
+	ExprContext *econtext = GetPerTupleExprContext(insertion->estate);
+	ListCell   *lc;
+	bool		result = false;
+
+	econtext->ecxt_scantuple = insertion->slot;
+	foreach(lc, insertion->others)
+		result |= ExecQual(((IndexInfo *) lfirst(lc))->ii_PredicateState, econtext);
+	ResetPerTupleExprContext(insertion->estate);
+	return result;
+}
+
 static void
 insert_slot(const Insertion *insertion, Relation rel)
 {
@@ -476,6 +500,13 @@ clerk_insert_request(const ClerkNewRequest *request, int64 *id)
 	{
 		PreventCommandIfReadOnly("INSERT");
 		fill_slot(insertion, rel, request, &server, &role);
+
+		/* Where one does, others will. */
+		if (belongs_into_others(insertion))
+			insertion->reason = "indexes";
+	}
+	if (insertion->reason == NULL)
+	{
 		*id = DatumGetInt64(insertion->slot->tts_values[COLUMN_ID - 1]);
 		insert_slot(insertion, rel);
 		ExecClearTuple(insertion->slot);

@@ -52,6 +52,12 @@ clerk_is_duplicate(const ClerkReport *report)
 	return false;
 }
 
+bool
+clerk_is_duplicate_organization(const ClerkReport *report)
+{
+	return report->code != NULL && strcmp(report->code, "organization_already_has_sso_connection") == 0;
+}
+
 /*
  * Is a string member the same in a request body and in a connection?  Absent
  * and null are the same.

@@ -14,6 +14,9 @@
 /* Did Clerk refuse to create what is there? */
 extern bool clerk_is_duplicate(const ClerkReport *report);
 
+/* ... because the organization has one, not because of a domain? */
+extern bool clerk_is_duplicate_organization(const ClerkReport *report);
+
 /*
  * Is it the connection that a create with this body makes: the same name,
  * provider, organization and domains?

@@ -33,7 +33,7 @@
 
 /* Columns of a claimed row, in the order in which read_row takes them. */
 #define ROW_COLUMNS "c.id, c.server, c.role, c.operation, c.key, c.connection_id, c.params, c.step," \
-	" c.attempts, c.claimer, c.started_at, c.doubt_since, c.http_status, c.error"
+	" c.attempts, c.claimer, c.started_at, c.doubt_since, c.http_status, c.error, c.created_at"
 
 /* Lanes that one call of the sweep looks at. */
 #define SWEEP_LANES 500
@@ -84,17 +84,32 @@ static ClerkStatement next_due_statement = {
 };
 
 static ClerkStatement finish_statement = {
-	.text = "SELECT %1$s.enterprise_connection_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-	.nargs = 11,
-	.args = {INT8OID, INT4OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, BOOLOID, TEXTOID, INT4OID, JSONBOID, TIMESTAMPTZOID},
+	.text = "SELECT %1$s.enterprise_connection_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+	.nargs = 12,
+	.args = {INT8OID, INT4OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, BOOLOID, TEXTOID, INT4OID, JSONBOID, TIMESTAMPTZOID,
+	INT8OID},
 };
 
-static ClerkStatement others_pending_statement = {
-	.text = "SELECT EXISTS (SELECT FROM %1$s.enterprise_connection_requests q, %1$s.enterprise_connection_requests me"
-	" WHERE me.id" EQUALS "$1 AND q.server" EQUALS "me.server AND q.state" UNFINISHED
-	" AND q.id OPERATOR(pg_catalog.<>) me.id AND (q.id OPERATOR(pg_catalog.<) me.id OR q.xact" EQUALS "me.xact))",
+static ClerkStatement in_the_way_statement = {
+	.text = "SELECT w.verdict, w.awaits, w.keeps FROM %1$s.enterprise_connection_in_the_way($1, $2) w",
+	.nargs = 2,
+	.args = {INT8OID, BOOLOID},
+};
+
+static ClerkStatement wake_statement = {
+	.text = "SELECT %1$s.enterprise_connection_wake($1)",
 	.nargs = 1,
 	.args = {INT8OID},
+};
+
+static ClerkStatement wake_missed_statement = {
+	.text = "SELECT %1$s.enterprise_connection_wake_missed()",
+};
+
+static ClerkStatement hand_over_statement = {
+	.text = "SELECT %1$s.enterprise_connection_hand_over($1, $2, $3)",
+	.nargs = 3,
+	.args = {INT8OID, INT4OID, INT4OID},
 };
 
 static ClerkStatement made_by_other_statement = {
@@ -276,6 +291,7 @@ read_row(uint64 n)
 	row->http_status = isnull ? 0 : DatumGetInt32(datum);
 	datum = clerk_row_datum(n, 14, &isnull);
 	row->error = isnull ? NULL : DatumGetJsonbPCopy(datum);
+	row->created_at = DatumGetTimestampTz(clerk_row_datum(n, 15, &isnull));
 	return row;
 }
 
@@ -428,8 +444,8 @@ optional_text(const char *value, char *null)
 bool
 clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome)
 {
-	char		nulls[11] = "           ";
-	Datum		values[11];
+	char		nulls[12] = "            ";
+	Datum		values[12];
 	bool		isnull;
 	bool		counted;
 
@@ -449,6 +465,8 @@ clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome)
 	nulls[9] = outcome->error ? ' ' : 'n';
 	values[10] = TimestampTzGetDatum(outcome->doubt_since);
 	nulls[10] = outcome->doubt_since == 0 ? 'n' : ' ';
+	values[11] = Int64GetDatum(outcome->awaits);
+	nulls[11] = outcome->awaits == 0 ? 'n' : ' ';
 	clerk_run(&finish_statement, values, nulls, false);
 	counted = DatumGetBool(clerk_row_datum(0, 1, &isnull));
 	SPI_finish();
@@ -471,12 +489,38 @@ ask(ClerkStatement *statement, Datum *values)
 	return answer;
 }
 
-bool
-clerk_outbox_others_pending(const ClerkRequestRow *row)
+ClerkVerdict
+clerk_outbox_in_the_way(const ClerkRequestRow *row, bool by_organization, int64 *awaits, Jsonb **keeps)
 {
-	Datum		values[] = {Int64GetDatum(row->id)};
+	static const char *const verdicts[] = {"refused", "wait", "again", "exchange"};
+	MemoryContext caller = CurrentMemoryContext;
+	Datum		values[] = {Int64GetDatum(row->id), BoolGetDatum(by_organization)};
+	ClerkVerdict verdict = CLERK_REFUSED;
+	char	   *word;
+	bool		isnull;
+	Datum		datum;
 
-	return ask(&others_pending_statement, values);
+	SPI_connect();
+	clerk_run(&in_the_way_statement, values, NULL, false);
+	word = clerk_row_text(0, 1);
+	for (int i = CLERK_REFUSED; i <= CLERK_EXCHANGE; i++)
+		if (strcmp(word, verdicts[i]) == 0)
+			verdict = (ClerkVerdict) i;
+	datum = clerk_row_datum(0, 2, &isnull);
+	*awaits = isnull ? 0 : DatumGetInt64(datum);
+	datum = clerk_row_datum(0, 3, &isnull);
+	MemoryContextSwitchTo(caller);
+	*keeps = isnull ? NULL : DatumGetJsonbPCopy(datum);
+	SPI_finish();
+	return verdict;
+}
+
+bool
+clerk_outbox_hand_over(const ClerkRequestRow *row)
+{
+	Datum		values[] = {Int64GetDatum(row->id), Int32GetDatum(row->claimer), Int32GetDatum(row->attempts)};
+
+	return ask(&hand_over_statement, values);
 }
 
 bool
@@ -521,6 +565,20 @@ clerk_outbox_claimers(void)
 	MemoryContextSwitchTo(old);
 	SPI_finish();
 	return claimers;
+}
+
+void
+clerk_outbox_wake(const ClerkRequestRow *row)
+{
+	Datum		values[] = {Int64GetDatum(row->id)};
+
+	run(&wake_statement, values);
+}
+
+void
+clerk_outbox_wake_missed(void)
+{
+	run(&wake_missed_statement, NULL);
 }
 
 void

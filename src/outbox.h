@@ -28,6 +28,7 @@ typedef struct ClerkRequestRow
 	const char *step;
 	int			attempts;
 	int			claimer;
+	TimestampTz created_at;
 	TimestampTz started_at;
 	TimestampTz doubt_since;	/* 0: none */
 	int			http_status;	/* of the attempt before, 0: none */
@@ -45,7 +46,17 @@ typedef struct ClerkOutcome
 	int			http_status;	/* 0: none */
 	Jsonb	   *error;			/* NULL: none */
 	TimestampTz doubt_since;	/* 0: none */
+	int64		awaits;			/* the request that it waits for, 0: none */
 } ClerkOutcome;
+
+/* What a request can do that Clerk has refused as a duplicate. */
+typedef enum ClerkVerdict
+{
+	CLERK_REFUSED,				/* nothing */
+	CLERK_WAIT,					/* wait for another one */
+	CLERK_AGAIN,				/* try again, not for long */
+	CLERK_EXCHANGE				/* give up what the other one wants, then wait */
+} ClerkVerdict;
 
 /*
  * Enqueue a request of the current user, whose params were checked; returns
@@ -74,8 +85,25 @@ extern TimestampTz clerk_outbox_next_due(void);
 /* False if the claim was lost meanwhile. */
 extern bool clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome);
 
-/* Is an older request of the server, or one of its transaction, unfinished? */
-extern bool clerk_outbox_others_pending(const ClerkRequestRow *row);
+/*
+ * What it is refused for is another connection's.  Will that give it up?
+ * by_organization: the organization; else a domain.  *awaits is the request
+ * that will, or 0; *keeps, to exchange, the domains to keep meanwhile.
+ */
+extern ClerkVerdict clerk_outbox_in_the_way(const ClerkRequestRow *row, bool by_organization,
+											int64 *awaits, Jsonb **keeps);
+
+/* Those that wait for it may try again. */
+extern void clerk_outbox_wake(const ClerkRequestRow *row);
+
+/* ... and all that wait for what is finished. */
+extern void clerk_outbox_wake_missed(void);
+
+/*
+ * Have the next request of the key take over what Clerk has refused, if it is
+ * an upsert or a delete; false if it is not.
+ */
+extern bool clerk_outbox_hand_over(const ClerkRequestRow *row);
 
 /* Has another request made this connection? */
 extern bool clerk_outbox_made_by_other(const ClerkRequestRow *row, const char *connection_id);

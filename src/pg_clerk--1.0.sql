@@ -66,6 +66,9 @@ CREATE TABLE @extschema@.enterprise_connections (
 );
 CREATE INDEX enterprise_connections_organization_id_idx
 	ON @extschema@.enterprise_connections (organization_id);
+-- who has the domain that Clerk refuses?
+CREATE INDEX enterprise_connections_domains_idx
+	ON @extschema@.enterprise_connections USING gin (domains);
 COMMENT ON TABLE @extschema@.enterprise_connections
 IS 'Clerk enterprise connections as last seen; written by pg_clerk only';
 COMMENT ON COLUMN @extschema@.enterprise_connections.server IS 'name of the foreign server, that is, of the Clerk instance';
@@ -507,6 +510,7 @@ CREATE TABLE @extschema@.enterprise_connection_requests (
 	lane            text COLLATE "C",
 	claimer         integer,
 	superseded_by   bigint,
+	awaits          bigint,
 	look_up         boolean NOT NULL DEFAULT false,
 	scrubbed        boolean NOT NULL DEFAULT false,
 	xact            xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
@@ -527,7 +531,8 @@ COMMENT ON COLUMN @extschema@.enterprise_connection_requests.step IS 'what the l
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.doubt_since IS 'when the create was sent whose outcome is not known';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.lane IS 'what is delivered in order: the key, else the id';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.claimer IS 'the process that delivers it';
-COMMENT ON COLUMN @extschema@.enterprise_connection_requests.superseded_by IS 'the newer upsert that took over its parameters';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.superseded_by IS 'the newer upsert that took over its parameters, or a delete that made it pointless';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.awaits IS 'the unfinished request that will give up the domain which Clerk refused this one';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.scrubbed IS 'failed so long ago that the secrets are gone from its params';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.look_up IS 'a create that a server before a failover may have sent: it is looked up first';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.xact IS 'the transaction that enqueued it';
@@ -547,6 +552,12 @@ CREATE INDEX enterprise_connection_requests_finished_idx ON @extschema@.enterpri
 	(finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX enterprise_connection_requests_connection_idx ON @extschema@.enterprise_connection_requests
 	(connection_id) WHERE connection_id IS NOT NULL;
+CREATE INDEX enterprise_connection_requests_awaits_idx ON @extschema@.enterprise_connection_requests
+	(awaits) WHERE awaits IS NOT NULL;
+-- who may have got a domain, although that is not tracked yet?
+CREATE INDEX enterprise_connection_requests_domains_idx ON @extschema@.enterprise_connection_requests
+	USING gin ((lower((params->'domains')::text)::jsonb)) WITH (fastupdate = off)
+	WHERE state IN ('queued', 'sending', 'in_doubt') AND attempts > 0;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests_id_seq', '');
 
@@ -588,6 +599,15 @@ CREATE FUNCTION @extschema@.enterprise_connection_without_secrets(params jsonb) 
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb)
 IS 'parameters without the values that are secret';
+
+CREATE FUNCTION @extschema@.enterprise_connection_domains(params jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ARRAY(SELECT lower(d.value) FROM jsonb_array_elements_text(CASE jsonb_typeof($1->'domains')
+		WHEN 'array' THEN $1->'domains' ELSE '[]' END) WITH ORDINALITY d (value, n) ORDER BY d.n);
+END;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_domains(jsonb)
+IS 'the domains that parameters name, as Clerk writes them; for pg_clerk''s own use';
 
 /*
  * Let the first request of a lane go on: it may have stood behind one that is
@@ -752,12 +772,213 @@ COMMENT ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integ
 IS 'claims requests for delivery; for pg_clerk''s own use';
 
 /*
+ * Those that wait for what a request gives up may try again.  Who is just
+ * being looked at by another process will see for himself, a little later.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_wake(request bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+	UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
+	WHERE q.id IN (SELECT w.id FROM @extschema@.enterprise_connection_requests w
+		WHERE w.awaits = $1 AND w.state = 'queued' AND w.next_attempt_at < 'infinity' FOR UPDATE SKIP LOCKED);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_wake(bigint)
+IS 'lets requests go on that wait for another; for pg_clerk''s own use';
+
+/*
+ * The same for those that nobody has woken: what they wait for was superseded,
+ * cancelled or purged, or they were locked just then.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_wake_missed() RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+	UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
+	WHERE q.id IN (SELECT w.id FROM @extschema@.enterprise_connection_requests w
+		WHERE w.awaits IS NOT NULL AND w.state = 'queued' AND w.next_attempt_at > clock_timestamp() AND w.next_attempt_at < 'infinity'
+			AND ((SELECT a.state FROM @extschema@.enterprise_connection_requests a WHERE a.id = w.awaits)
+				IN ('queued', 'sending', 'in_doubt')) IS NOT TRUE
+		LIMIT 1000 FOR UPDATE SKIP LOCKED);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_wake_missed()
+IS 'lets requests go on that wait for a finished one; for pg_clerk''s own use';
+
+/*
+ * Clerk has refused a request because another connection has one of its
+ * domains, or its organization.  What next?
+ *
+ *	wait		awaits will give it up; or it is older, wants it as well, and
+ *				has perhaps got it, as its outcome is not known
+ *	exchange	each waits for the other: so it gives up first what it does
+ *				not want any more, and keeps the domains that nobody else has
+ *	again		each waits for the other, nothing can be given up first, and
+ *				this is the oldest; or one that has perhaps got it is younger.
+ *				Not for long: it is an attempt that counts
+ *	refused		nobody is going to give it up
+ *
+ * Waiting is an edge from a request to awaits, and from there to the first of
+ * its lane, which may wait as well: each waits for the other if that leads back
+ * to this request.  (Edges of those that are being sent do not count: they will
+ * look for themselves.)
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_in_the_way(
+	request bigint, by_organization boolean, OUT verdict text, OUT awaits bigint, OUT keeps jsonb)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+-- a lane can be long: its index has the order
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_sort = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	me       @extschema@.enterprise_connection_requests;
+	mine     text[];
+	holder   record;
+	its_lane text;
+	behind   record;
+	looked   integer;
+	gives_up bigint;
+	head     record;
+	oldest   bigint;
+BEGIN
+	SELECT * INTO me FROM @extschema@.enterprise_connection_requests q WHERE q.id = $1;
+	mine := @extschema@.enterprise_connection_domains(me.params);
+
+	-- of each connection that is in the way, the first request that makes room
+	FOR holder IN
+		(SELECT k.server, k.id, k.key, k.domains FROM @extschema@.enterprise_connections k
+		WHERE NOT $2 AND k.domains && mine LIMIT 1000)
+		UNION ALL
+		(SELECT k.server, k.id, k.key, NULL FROM @extschema@.enterprise_connections k
+		WHERE $2 AND k.organization_id = me.params->>'organization_id' LIMIT 1000)
+	LOOP
+		CONTINUE WHEN holder.server <> me.server OR holder.id = me.connection_id;
+		FOREACH its_lane IN ARRAY ARRAY['key ' || holder.key, 'id ' || holder.id] LOOP
+			looked := 0;
+			gives_up := NULL;
+			FOR behind IN
+				SELECT q.id, q.operation, q.params FROM @extschema@.enterprise_connection_requests q
+				WHERE q.lane = its_lane AND q.server = me.server AND q.state IN ('queued', 'sending', 'in_doubt')
+				ORDER BY q.lane, q.server, q.id LIMIT 1000
+			LOOP
+				looked := looked + 1;
+				-- nobody looks further behind: it may be there
+				IF looked = 1000 OR behind.operation = 'delete'
+					OR ($2 AND behind.params->>'organization_id' <> me.params->>'organization_id')
+					OR (NOT $2 AND behind.params ? 'domains' AND NOT @extschema@.enterprise_connection_domains(behind.params) @>
+						ARRAY(SELECT d.domain FROM unnest(holder.domains) d (domain) WHERE d.domain = ANY (mine)))
+				THEN
+					gives_up := behind.id;
+					EXIT;
+				END IF;
+			END LOOP;
+			CONTINUE WHEN gives_up IS NULL OR its_lane = me.lane;
+
+			-- where does waiting for it lead to?
+			oldest := me.id;
+			FOR i IN 1..100 LOOP
+				SELECT q.id, q.state, q.awaits INTO head FROM @extschema@.enterprise_connection_requests q
+				WHERE q.lane = its_lane AND q.server = me.server AND q.state IN ('queued', 'sending', 'in_doubt')
+				ORDER BY q.lane, q.server, q.id LIMIT 1;
+				EXIT WHEN head.id = me.id OR head.state IS DISTINCT FROM 'queued' OR head.awaits IS NULL;
+				oldest := least(oldest, head.id);
+				SELECT q.lane INTO its_lane FROM @extschema@.enterprise_connection_requests q
+				WHERE q.id = head.awaits AND q.state IN ('queued', 'sending', 'in_doubt');
+				EXIT WHEN its_lane IS NULL;
+			END LOOP;
+			awaits := gives_up;
+			IF head.id IS DISTINCT FROM me.id THEN
+				verdict := 'wait';
+				RETURN;
+			END IF;
+			verdict := CASE WHEN oldest < me.id THEN 'wait' ELSE coalesce(verdict, 'again') END;
+		END LOOP;
+	END LOOP;
+
+	IF verdict IS NOT NULL THEN
+		keeps := (SELECT jsonb_agg(d.domain ORDER BY d.n) FROM unnest(mine) WITH ORDINALITY d (domain, n)
+			WHERE NOT EXISTS (SELECT FROM (SELECT k.server, k.id FROM @extschema@.enterprise_connections k
+					WHERE k.domains && ARRAY[d.domain] LIMIT 1000) k
+				WHERE k.server = me.server AND k.id <> me.connection_id));
+		IF me.step = 'update' AND keeps IS NOT NULL AND EXISTS (SELECT FROM @extschema@.enterprise_connections k
+				WHERE k.server = me.server AND k.id = me.connection_id AND NOT k.domains <@ mine) THEN
+			verdict := 'exchange';
+		ELSIF verdict = 'again' THEN
+			awaits := NULL;
+		END IF;
+		RETURN;
+	END IF;
+
+	-- one that waits was refused itself, and has got nothing
+	SELECT min(q.id) INTO awaits FROM (SELECT q.id FROM @extschema@.enterprise_connection_requests q
+		WHERE NOT $2 AND lower((q.params->'domains')::text)::jsonb ?| mine AND q.state IN ('queued', 'sending', 'in_doubt')
+			AND q.attempts > 0 AND (q.awaits IS NULL OR q.state <> 'queued') AND q.server = me.server AND q.id <> me.id
+		UNION ALL
+		SELECT q.id FROM @extschema@.enterprise_connection_requests q
+		WHERE $2 AND q.state IN ('sending', 'in_doubt') AND q.server = me.server AND q.id <> me.id
+			AND q.params->>'organization_id' = me.params->>'organization_id' OFFSET 0) q;
+	verdict := CASE WHEN awaits < me.id THEN 'wait' WHEN awaits > me.id THEN 'again' ELSE 'refused' END;
+	awaits := CASE WHEN awaits < me.id THEN awaits END;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_in_the_way(bigint, boolean)
+IS 'what a request can wait for that Clerk has refused as a duplicate; for pg_clerk''s own use';
+
+/*
+ * A request that Clerk has refused: the next one of its key, if that is an
+ * upsert or a delete that was not sent yet, takes it over, as if this one had
+ * not been sent either.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_hand_over(id bigint, claimer integer, attempt integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	me   @extschema@.enterprise_connection_requests;
+	next @extschema@.enterprise_connection_requests;
+	head bigint;
+BEGIN
+	SELECT * INTO me FROM @extschema@.enterprise_connection_requests q
+	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state IN ('sending', 'in_doubt')
+	FOR UPDATE;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
+	WHERE q.lane = me.lane AND q.server = me.server AND q.state IN ('queued', 'sending', 'in_doubt') AND q.id > me.id
+	ORDER BY q.lane, q.server, q.id LIMIT 1;
+	SELECT * INTO next FROM @extschema@.enterprise_connection_requests q WHERE q.id = head FOR UPDATE;
+	IF head IS NULL OR next.state <> 'queued' OR next.attempts > 0 OR next.operation NOT IN ('upsert', 'delete') THEN
+		RETURN false;
+	END IF;
+	UPDATE @extschema@.enterprise_connection_requests q
+	SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(), claimer = NULL, awaits = NULL,
+		params = @extschema@.enterprise_connection_without_secrets(q.params)
+	WHERE q.id = me.id;
+	UPDATE @extschema@.enterprise_connection_requests q
+	SET params = CASE WHEN q.operation = 'upsert' THEN @extschema@.enterprise_connection_params_merge(me.params, q.params) END,
+		next_attempt_at = clock_timestamp()
+	WHERE q.id = next.id;
+	PERFORM @extschema@.enterprise_connection_wake(me.id);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer, integer)
+IS 'has a refused request taken over by the next one of its key; for pg_clerk''s own use';
+
+/*
  * The outcome of an attempt; counts only if the claim is still that of the
  * attempt.
  */
 CREATE FUNCTION @extschema@.enterprise_connection_finish(
 	id bigint, claimer integer, attempt integer, state text, step text, next_attempt_at timestamptz,
-	counted boolean, connection_id text, http_status integer, error jsonb, doubt_since timestamptz)
+	counted boolean, connection_id text, http_status integer, error jsonb, doubt_since timestamptz, awaits bigint)
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
@@ -768,7 +989,11 @@ DECLARE
 	at record;
 BEGIN
 	UPDATE @extschema@.enterprise_connection_requests q
-	SET state = $4, step = coalesce($5, q.step), next_attempt_at = coalesce($6, q.next_attempt_at),
+	SET state = $4, step = coalesce($5, q.step), awaits = $12,
+		-- what it wants to wait for may be finished by now
+		next_attempt_at = CASE WHEN $12 IS NOT NULL AND NOT EXISTS (SELECT FROM @extschema@.enterprise_connection_requests a
+				WHERE a.id = $12 AND a.state IN ('queued', 'sending', 'in_doubt'))
+			THEN clock_timestamp() ELSE coalesce($6, q.next_attempt_at) END,
 		attempts = greatest(q.attempts - CASE WHEN $7 THEN 0 ELSE 1 END, 0),
 		connection_id = nullif(coalesce($8, q.connection_id), ''), http_status = $9, error = $10, doubt_since = $11,
 		claimer = CASE WHEN $4 = 'sending' THEN q.claimer END,
@@ -782,11 +1007,14 @@ BEGIN
 	END IF;
 	IF ended AND at.lane IS NOT NULL THEN
 		PERFORM @extschema@.enterprise_connection_advance_lane(at.lane, at.server);
+		IF EXISTS (SELECT FROM @extschema@.enterprise_connection_requests w WHERE w.awaits = $1) THEN
+			PERFORM @extschema@.enterprise_connection_wake($1);
+		END IF;
 	END IF;
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz)
+COMMENT ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint)
 IS 'notes the outcome of an attempt to deliver a request; for pg_clerk''s own use';
 
 /*
@@ -803,7 +1031,7 @@ BEGIN
 	UPDATE @extschema@.enterprise_connection_requests q
 	SET state = CASE WHEN q.step = 'create' THEN 'in_doubt' ELSE 'queued' END,
 		doubt_since = CASE WHEN q.step = 'create' THEN coalesce(q.doubt_since, q.started_at) END,
-		claimer = NULL
+		claimer = NULL, awaits = NULL
 	WHERE q.state IN ('sending', 'in_doubt') AND q.claimer = $1;
 END
 $$;
@@ -926,10 +1154,15 @@ IS 'lets held requests go on; for pg_clerk''s own use';
 
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_params_merge(jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_domains(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_wake(bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_wake_missed() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_in_the_way(bigint, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer, integer) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_recover(integer) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, name) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz) FROM PUBLIC;
