@@ -64,7 +64,7 @@ CREATE FUNCTION soak.note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO soak.history (request, text) VALUES (new.id, concat_ws(' ', old.state, '->', new.state, 'step', new.step,
 		'attempts', new.attempts, 'claimer', coalesce(new.claimer, 0), 'connection', new.connection_id, 'next', new.next_attempt_at::time::text,
-		'doubt', new.doubt_since::time::text, new.http_status, left(new.error->>'message', 120), 'by', new.superseded_by));
+		'doubt', new.doubt_since::time::text, new.http_status, left(new.error->>'message', 120), 'by', new.superseded_by, 'awaits', new.awaits));
 	RETURN NULL;
 END $$;
 CREATE TRIGGER note AFTER UPDATE ON enterprise_connection_requests FOR EACH ROW EXECUTE FUNCTION soak.note();
@@ -444,29 +444,26 @@ SELECT '    ' || h.at::time || ' ' || h.pid || ' ' || h.text FROM soak.history h
 SQL
 }
 
-# Whoever is backing off may go at once, as if it had not tried often: requests
-# that wait for each other's domains get ahead one by one, and each with its own
-# backoff. Not those that may still be on their way.
-sub hurry
+# Requests that wanted one of its domains, shortly before and after.
+sub rivals
 {
-	my ($node) = @_;
+	my ($node, $database, $request) = @_;
 
-	query($node, $_, q{
-		UPDATE enterprise_connection_requests SET next_attempt_at = clock_timestamp(), attempts = least(attempts, 3)
-		WHERE id IN (SELECT id FROM enterprise_connection_requests
-			WHERE state = 'queued' AND next_attempt_at BETWEEN clock_timestamp() + '1 s' AND '3000-01-01'
-				AND coalesce(started_at, '-infinity') < clock_timestamp() - interval '3 s'
-			FOR UPDATE SKIP LOCKED);
-		SELECT soak.create_one()}) for @DATABASES;
-	return;
+	return query($node, $database, <<"SQL");
+SELECT concat_ws(' ', 'rival', q.id, q.operation, q.key, q.state, 'xact', q.xact, q.created_at::time, q.finished_at::time, q.params->>'domains')
+FROM enterprise_connection_requests q, enterprise_connection_requests me
+WHERE me.id = $request AND q.server = me.server AND abs(q.id - me.id) < 500
+	AND q.lane IN (SELECT r.lane FROM enterprise_connection_requests r
+		WHERE abs(r.id - me.id) < 500 AND r.params->'domains' ?| ARRAY(SELECT jsonb_array_elements_text(me.params->'domains')))
+ORDER BY q.id
+SQL
 }
 
 # Until nothing is left to do; is it so?
 sub settle
 {
 	my ($node, $mock, $seconds) = @_;
-	my $end   = time + $seconds;
-	my $hurry = 0;
+	my $end = time + $seconds;
 	my $unfinished;
 
 	for (;;)
@@ -476,11 +473,6 @@ sub settle
 		  for @DATABASES;
 		return 1 if $unfinished == 0;
 		last     if time > $end;
-		if (time > $hurry)
-		{
-			hurry($node);
-			$hurry = time + 4;
-		}
 		sleep 0.3;
 		look_at_names($mock);
 	}
@@ -507,10 +499,7 @@ sub wanted
 {
 	my ($node, $database) = @_;
 	my $json = query($node, $database, q{
-		WITH RECURSIVE lost AS (
-			SELECT id FROM enterprise_connection_requests WHERE state = 'failed'
-			UNION ALL SELECT q.id FROM lost l JOIN enterprise_connection_requests q ON q.superseded_by = l.id)
-		SELECT coalesce(json_agg(to_jsonb(l) || jsonb_build_object('lost', l.request IN (SELECT id FROM lost)) ORDER BY l.request), '[]')
+		SELECT coalesce(json_agg(to_jsonb(l) ORDER BY l.request), '[]')
 		FROM soak.ledger l});
 	my (%wanted, %tokens);
 
@@ -520,14 +509,6 @@ sub wanted
 
 		$count{"$row->{operation} committed"}++;
 		$tokens{ $row->{token} } = 1;
-		if ($row->{lost})
-		{
-			# It failed, or what took it over: whether rightly, read_failures
-			# says. Its name and domains are set by the next of its key; of
-			# the others, what Clerk has now is anybody's guess.
-			delete @{ $wanted{$name} }{qw(sync_user_attributes idp_entity_id)} if $wanted{$name};
-			next;
-		}
 		if ($row->{operation} eq 'delete')
 		{
 			delete $wanted{$name};
@@ -656,31 +637,22 @@ sub read_requests
 
 sub ClerkTest::Mock::requests_of { return @{ $_[0]->call('GET', "/_mock/requests?method=$_[1]") } }
 
-# What failed must have had a reason: a domain that moved on meanwhile.
+# Nothing may fail: at each commit the domains were each one key's.
 sub read_failures
 {
 	my ($node) = @_;
 
 	for my $database (@DATABASES)
 	{
-		my $failed = query($node, $database, q{
-			SELECT q.id, q.key IS NOT NULL AND q.error->>'message' LIKE '%domain%' AND EXISTS (SELECT FROM enterprise_connection_requests n
-				WHERE n.lane = q.lane AND n.id > q.id) FROM enterprise_connection_requests q WHERE q.state NOT IN ('delivered', 'superseded')
-				AND q.state NOT IN ('queued', 'sending', 'in_doubt')});
-		for my $line (split /\n/, $failed)
-		{
-			my ($id, $overtaken) = split /\|/, $line;
-			if ($overtaken eq 't')
-			{
-				$count{'failed, overtaken'}++;
-				next;
-			}
-			violation("$database: request $id failed:\n" . history($node, $database, $id));
-		}
+		violation("$database: request $_ failed:\n" . history($node, $database, $_) . "\n" . rivals($node, $database, $_))
+		  for split /\n/, query($node, $database, q{SELECT id FROM enterprise_connection_requests WHERE state NOT IN ('delivered', 'superseded')});
 		$count{"$_"} += query($node, $database, "SELECT count(*) FROM enterprise_connection_requests WHERE state = '$_'") for qw(delivered superseded);
 		$count{'looked up'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'in_doubt -> in_doubt%'});
 		$count{'in doubt'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> in_doubt%'});
 		$count{'taken back'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE '% claimer 0 %' AND text LIKE 'sending -> queued%' AND text NOT LIKE '%could not%'});
+		$count{'waited for another'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> queued %' AND text ~ ' awaits \d'});
+		$count{'gave up a domain first'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> sending step update%'});
+		$count{'refused, taken over'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> superseded%' OR text LIKE 'in_doubt -> superseded%'});
 		my $lost = query($node, $database, q{SELECT count(*) FROM soak.ledger l WHERE NOT EXISTS (SELECT FROM enterprise_connection_requests q WHERE q.id = l.request)});
 		violation("$database: $lost requests are lost") if $lost;
 		my $extra = query($node, $database, q{SELECT count(*) FROM enterprise_connection_requests q WHERE NOT EXISTS (SELECT FROM soak.ledger l WHERE q.id = l.request)});
