@@ -78,8 +78,17 @@
 /* A worker that is asked to leave waits so many ms for what is under way. */
 #define LEAVE_TIME 400
 
-/* While more is due than may go, it is looked again after so many ms. */
+/*
+ * While more is due than was claimed, it is looked again after so many ms;
+ * while nothing can be claimed of it, twice as long each time up to the last.
+ */
 #define PACE_INTERVAL 20
+#define PACE_INTERVAL_LAST 1000
+
+/* While something is under way, lanes are swept every so many ms. */
+#define SWEEP_INTERVAL 100
+
+#define NEVER PG_INT64_MAX
 
 /* Of the lock tag of a claimer, beside those in tracking.c. */
 #define LOCK_CLAIMER 3
@@ -91,7 +100,7 @@ typedef struct Server
 	int			active;			/* claimed and not finished */
 	int64		not_before;		/* ms; while it is paused */
 	bool		paused;			/* no key, or it was refused */
-	uint64		paused_generation;	/* of the settings that did not work */
+	int64		paused_version; /* of the settings that did not work */
 	bool		looking_up;
 } Server;
 
@@ -153,9 +162,14 @@ typedef struct Loop
 	dlist_head	deliveries;
 	dlist_head	look_ups;
 	int64		next_chores;	/* ms */
-	TimestampTz next_due;		/* of what is queued or in doubt; 0: nothing */
+	int64		next_claim;		/* ms; when there may be something to claim */
+	int64		interval;		/* ms; between claims that had nothing of what is due */
+	bool		sweeping;		/* lanes are to be swept */
+	bool		purging;		/* what is finished is to be deleted */
+	int64		next_sweep;		/* ms; of lanes, while something is under way */
 	bool		woken;			/* by its latch */
 	bool		claimed_any;	/* by the last claim */
+	bool		moved_any;		/* by the last claim, which has claimed nothing */
 	int64		leave_at;		/* ms; asked to leave, at the latest then; 0: not */
 	bool		limited;		/* by a server's limits, the last claim */
 	List	   *finished;		/* texts for NOTIFY */
@@ -168,17 +182,28 @@ PG_FUNCTION_INFO_V1(deliver_enterprise_connections);
  *-------------------------------------------------------------------------
  */
 
+static void
+set_local(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
 /*
  * What is committed here must be known after a crash, whatever the database's
  * default: a claim that is forgotten would be sent twice.
+ *
+ * Every statement goes by an index.  A plan made while the outbox was short
+ * would read all of it when it is long, until it is analyzed.
  */
 static void
 begin(Loop *loop)
 {
 	loop->deliverer->begin();
 	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
-		(void) set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_LOCAL, true, 0, false);
+		set_local("synchronous_commit", "local");
+	set_local("enable_seqscan", "off");
+	set_local("enable_bitmapscan", "off");
+	set_local("jit", "off");
 }
 
 static void
@@ -283,18 +308,18 @@ judged_again(Delivery *delivery, const ClerkReport *report)
  * else tries until the key has changed, but for one probe a minute.
  */
 static void
-pause_server(Server *server, const ClerkReport *report)
+pause_server(Server *server, const ClerkReport *report, const ClerkSettings *settings)
 {
 	server->paused = true;
-	server->paused_generation = clerk_settings_generation();
+	server->paused_version = settings ? settings->version : clerk_settings_version(server->name);
 	server->not_before = clerk_http_now() + PROBE_INTERVAL;
-	clerk_outbox_pause(server->name, report->message);
+	clerk_outbox_pause(server->name, report->message, server->paused_version);
 }
 
 static void
 judged_paused(Delivery *delivery, const ClerkReport *report)
 {
-	pause_server(delivery->server, report);
+	pause_server(delivery->server, report, delivery->settings);
 	delivery->outcome.error = clerk_report_to_jsonb(report);
 	delivery->outcome.http_status = report->status;
 	delivery->outcome.doubt_since = delivery->row->doubt_since;
@@ -759,36 +784,76 @@ places(Loop *loop, Server *server, const ClerkSettings *limits)
 
 	free = Min(free, MAX_CONNECTIONS - clerk_http_pending(loop->set));
 	if (server->paused)
-	{
-		if (server->paused_generation != clerk_settings_generation())
-			server->not_before = 0;
-		if (clerk_http_now() < server->not_before)
-			return 0;
-		free = Min(free, 1 - server->active);
-	}
+		free = Min(free, 1);
 	if (limits != NULL)
 		free = Min(free, clerk_pace_allows(limits));
 	return free;
 }
 
+/*
+ * When is the server's pace to let another one through?
+ */
 static void
-claim_from(Loop *loop, const char *name)
+wait_for_pace(Loop *loop, const ClerkSettings *limits)
 {
-	Server	   *server = find_server(loop, name);
-	ClerkSettings *limits = limits_of(name);
+	int64		now = clerk_http_now();
+	int64		next = clerk_pace_next(limits);
+
+	/* By its rate, that is; a pause of Clerk's can be long. */
+	loop->limited |= next < now + SHORT_PAUSE;
+	if (limits->rate_limit > 0)
+		next += 1000 / limits->rate_limit + 1;
+	loop->next_claim = Min(loop->next_claim, Max(next, now + 1));
+}
+
+/*
+ * Returns whether there was a place.  If all are taken, an answer frees one.
+ */
+static bool
+claim_from(Loop *loop, Server *server)
+{
+	ClerkSettings *limits = limits_of(server->name);
 	int			wanted = places(loop, server, limits);
+	TransactionId xid = GetCurrentTransactionIdIfAny();
+	List	   *rows;
 	ListCell   *lc;
 
 	if (wanted <= 0)
 	{
-		/* By its rate, that is; a pause of Clerk's can be long. */
-		loop->limited |= !server->paused && limits != NULL &&
-			clerk_pace_next(limits) < clerk_http_now() + SHORT_PAUSE;
-		return;
+		if (limits != NULL && clerk_pace_allows(limits) <= 0)
+			wait_for_pace(loop, limits);
+		return false;
 	}
-	foreach(lc, clerk_outbox_claim(name, wanted, loop->claimer, loop->deliverer->role,
-								   limits ? limits->timeout : 1000))
+	rows = clerk_outbox_claim(server->name, wanted, loop->claimer, loop->deliverer->role,
+							  limits ? limits->timeout : 1000);
+	foreach(lc, rows)
 		take_row(loop, server, lfirst(lc));
+	loop->moved_any |= rows == NIL && GetCurrentTransactionIdIfAny() != xid;
+	return true;
+}
+
+/*
+ * A server that is paused: is it time to see whether it works again?
+ */
+static bool
+may_probe(Loop *loop, Server *server)
+{
+	int64		version = clerk_settings_version(server->name);
+	int64		now = clerk_http_now();
+
+	/* What is under way is the probe. */
+	if (server->active > 0 || server->looking_up)
+		return false;
+	if (version != server->paused_version || now >= server->not_before)
+	{
+		if (clerk_outbox_may_probe(server->name, version, PROBE_INTERVAL))
+			return true;
+		/* Another process does; what comes of it is read by and by. */
+		server->paused_version = version;
+		server->not_before = now + clerk_naptime;
+	}
+	loop->next_claim = Min(loop->next_claim, server->not_before);
+	return false;
 }
 
 /*
@@ -837,15 +902,43 @@ take_doubts(Loop *loop, Server *server, List *rows)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * due: of what the servers with a place have, after the claim; 0: nothing.
+ */
+static void
+plan_next_claim(Loop *loop, TimestampTz due)
+{
+	int64		wait = due ? (due - GetCurrentTimestamp()) / 1000 + 1 : NEVER;
+
+	if (loop->moved_any)
+		wait = 0;
+	else if (wait <= 0 && !loop->claimed_any)
+	{
+		/* Somebody has it locked, or it is not for this role. */
+		loop->interval = Min(Max(loop->interval * 2, PACE_INTERVAL), PACE_INTERVAL_LAST);
+		wait = loop->interval;
+	}
+	else
+	{
+		loop->interval = 0;
+		wait = Max(wait, PACE_INTERVAL);
+	}
+	if (wait != NEVER)
+		loop->next_claim = Min(loop->next_claim, clerk_http_now() + wait);
+}
+
 static void
 claim(Loop *loop)
 {
 	MemoryContext scratch = AllocSetContextCreate(loop->context, "pg_clerk claim",
 												  ALLOCSET_SMALL_SIZES);
+	List	   *open = NIL;		/* servers with a place */
 	ListCell   *lc;
 
 	loop->claimed_any = false;
+	loop->moved_any = false;
 	loop->limited = false;
+	loop->next_claim = NEVER;
 	begin(loop);
 	MemoryContextSwitchTo(scratch);
 	foreach(lc, clerk_outbox_servers())
@@ -853,12 +946,17 @@ claim(Loop *loop)
 		Server	   *server = find_server(loop, lfirst(lc));
 		List	   *doubts;
 
-		claim_from(loop, lfirst(lc));
-		if (!server->looking_up && (!server->paused || clerk_http_now() >= server->not_before) &&
+		if (server->paused && !may_probe(loop, server))
+			continue;
+		if (claim_from(loop, server))
+			open = lappend(open, server->name);
+		if (!server->looking_up && (!server->paused || server->active == 0) &&
 			(doubts = clerk_outbox_claim_doubts(lfirst(lc), loop->claimer, loop->deliverer->role)) != NIL)
 			take_doubts(loop, server, doubts);
+		if (server->paused && (server->active > 0 || server->looking_up))
+			clerk_outbox_probed(server->name);
 	}
-	loop->next_due = clerk_outbox_next_due();
+	plan_next_claim(loop, clerk_outbox_next_due(open));
 	commit(loop);
 	MemoryContextDelete(scratch);
 }
@@ -1037,7 +1135,7 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 		delivery->outcome.http_status = row->http_status;
 		delivery->outcome.doubt_since = row->doubt_since;
 		if (report != NULL && report->status == 401 && report->of_clerk)
-			pause_server(delivery->server, report);
+			pause_server(delivery->server, report, look_up->settings);
 		if (report != NULL)
 			judged(delivery, "in_doubt", LOOK_UP_INTERVAL);
 		else if (row->http_status == 422 || row->attempts >= clerk_max_attempts)
@@ -1053,6 +1151,20 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 	look_up->answered = true;
 }
 
+/*
+ * A server that is paused goes on if it has accepted the key, whatever it
+ * thinks of the request.
+ */
+static void
+note_key(Server *server, const ClerkReport *report)
+{
+	if (!server->paused ||
+		(report != NULL && (!report->of_clerk || report->status == 401 || report->status >= 500)))
+		return;
+	server->paused = false;
+	clerk_outbox_unpause(server->name);
+}
+
 static void
 take_page(LookUp *look_up)
 {
@@ -1065,6 +1177,7 @@ take_page(LookUp *look_up)
 	clerk_http_release(look_up->request);
 	look_up->request = NULL;
 	look_up->page_came = false;
+	note_key(look_up->server, look_up->call.report);
 	if (look_up->call.page != NULL)
 		more = search_page(look_up, look_up->call.page);
 	MemoryContextSwitchTo(look_up->context);
@@ -1098,8 +1211,7 @@ write_outcome(Delivery *delivery)
 {
 	const ClerkRequestRow *row = delivery->row;
 
-	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
+	set_local("lock_timeout", LOCK_TIMEOUT);
 	if (yields(delivery) && clerk_outbox_hand_over(row))
 	{
 		delivery->outcome.state = "superseded";
@@ -1119,11 +1231,6 @@ write_outcome(Delivery *delivery)
 		clerk_track(delivery->track, row->server, row->key);
 	if (delivery->gives_up && delivery->outcome.awaits != 0)
 		clerk_outbox_wake(row);
-	if (delivery->server->paused && (delivery->track != NULL || delivery->untrack != NULL))
-	{
-		delivery->server->paused = false;
-		clerk_outbox_unpause(row->server);
-	}
 }
 
 static void
@@ -1316,6 +1423,7 @@ judge_answers(Loop *loop)
 			continue;
 		MemoryContextSwitchTo(delivery->context);
 		clerk_api_read(delivery->settings, &delivery->call, delivery->request);
+		note_key(delivery->server, delivery->call.report);
 		if (delivery->call.result != NULL)
 			judge_success(delivery);
 		else
@@ -1401,12 +1509,9 @@ take_answers(Loop *loop, int64 until)
 {
 	ClerkHttpRequest *request = clerk_http_next_or_latch(loop->set, until);
 
-	loop->woken = request == NULL;
 	for (; request != NULL; request = clerk_http_next_or_latch(loop->set, 0))
 		note_answer(loop, request);
-
-	/* Between two answers, too. */
-	loop->woken |= clerk_http_was_woken();
+	loop->woken = clerk_http_was_woken();
 }
 
 static void
@@ -1446,28 +1551,21 @@ recover(Loop *loop)
 static void
 read_pauses(Loop *loop)
 {
-	List	   *paused = clerk_outbox_pauses();
 	ListCell   *lc;
 
 	foreach(lc, loop->servers)
 	{
-		Server	   *server = lfirst(lc);
-		ListCell   *name;
-		bool		is_paused = false;
-
-		foreach(name, paused)
-			is_paused |= strcmp(lfirst(name), server->name) == 0;
-		server->paused &= is_paused;
+		((Server *) lfirst(lc))->paused = false;
 	}
-	foreach(lc, paused)
+	foreach(lc, clerk_outbox_pauses())
 	{
-		Server	   *server = find_server(loop, lfirst(lc));
+		ClerkPause *pause = lfirst(lc);
+		Server	   *server = find_server(loop, pause->server);
 
-		if (server->paused)
-			continue;
 		server->paused = true;
-		server->paused_generation = clerk_settings_generation();
-		server->not_before = clerk_http_now();
+		server->paused_version = pause->version;
+		server->not_before = clerk_http_now() + PROBE_INTERVAL -
+			(GetCurrentTimestamp() - pause->probed_at) / 1000;
 	}
 }
 
@@ -1488,25 +1586,41 @@ do_chores(Loop *loop)
 		clerk_outbox_check_timeline();
 	read_pauses(loop);
 	recover(loop);
-	while (clerk_outbox_sweep())
-		CHECK_FOR_INTERRUPTS();
 	clerk_outbox_wake_missed();
-	(void) clerk_outbox_purge(clerk_retention);
 	commit(loop);
 	MemoryContextDelete(scratch);
 	loop->next_chores = clerk_http_now() + clerk_naptime;
+	loop->sweeping = true;
+	loop->purging = true;
 }
 
+static bool
+nothing_under_way(Loop *loop)
+{
+	return dlist_is_empty(&loop->deliveries) && dlist_is_empty(&loop->look_ups);
+}
+
+/*
+ * A part of the lanes and of what is to be deleted, which can be many: what
+ * is under way must not wait for all of them.
+ */
 static void
 sweep(Loop *loop)
 {
-	MemoryContext scratch = AllocSetContextCreate(loop->context, "pg_clerk sweep", ALLOCSET_SMALL_SIZES);
+	MemoryContext scratch;
 
+	loop->sweeping |= loop->woken;
+	if ((!loop->sweeping && !loop->purging) ||
+		(clerk_http_now() < loop->next_sweep && !nothing_under_way(loop)))
+		return;
+	scratch = AllocSetContextCreate(loop->context, "pg_clerk sweep", ALLOCSET_SMALL_SIZES);
 	begin(loop);
 	MemoryContextSwitchTo(scratch);
-	(void) clerk_outbox_sweep();
+	loop->sweeping = loop->sweeping && clerk_outbox_sweep();
+	loop->purging = loop->purging && !clerk_outbox_purge(clerk_retention);
 	commit(loop);
 	MemoryContextDelete(scratch);
+	loop->next_sweep = clerk_http_now() + SWEEP_INTERVAL;
 }
 
 /*
@@ -1516,21 +1630,14 @@ static int64
 next_wake(Loop *loop)
 {
 	int64		now = clerk_http_now();
-	int64		wake = Max(loop->next_chores, now);
-	ListCell   *lc;
+	int64		wake = Min(loop->next_chores, loop->next_claim);
 	dlist_iter	iter;
 
+	if (loop->sweeping || loop->purging)
+		wake = Min(wake, nothing_under_way(loop) ? now : loop->next_sweep);
+	wake = Max(wake, now);
 	if (loop->leave_at != 0)
 		wake = loop->leave_at;
-	if (loop->next_due != 0)
-		wake = Min(wake, now + Max((loop->next_due - GetCurrentTimestamp()) / 1000 + 1, PACE_INTERVAL));
-	foreach(lc, loop->servers)
-	{
-		Server	   *server = lfirst(lc);
-
-		if (server->paused && server->not_before > now)
-			wake = Min(wake, server->not_before);
-	}
 	dlist_foreach(iter, &loop->deliveries)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
@@ -1541,12 +1648,6 @@ next_wake(Loop *loop)
 	return wake;
 }
 
-static bool
-nothing_under_way(Loop *loop)
-{
-	return dlist_is_empty(&loop->deliveries) && dlist_is_empty(&loop->look_ups);
-}
-
 /*
  * Is there nothing left that a session that delivers by itself should wait
  * for?
@@ -1554,7 +1655,8 @@ nothing_under_way(Loop *loop)
 static bool
 drained(Loop *loop)
 {
-	return nothing_under_way(loop) && !loop->claimed_any && !loop->limited;
+	return nothing_under_way(loop) && !loop->claimed_any && !loop->moved_any && !loop->limited &&
+		!loop->sweeping;
 }
 
 /*
@@ -1563,9 +1665,8 @@ drained(Loop *loop)
 static bool
 is_idle(Loop *loop)
 {
-	return nothing_under_way(loop) &&
-		(loop->next_due == 0 ||
-		 loop->next_due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), clerk_naptime));
+	return nothing_under_way(loop) && !loop->sweeping && !loop->purging &&
+		loop->next_claim > clerk_http_now() + clerk_naptime;
 }
 
 /*
@@ -1599,8 +1700,7 @@ run_loop(Loop *loop)
 		if (loop->leave_at == 0)
 		{
 			do_chores(loop);
-			if (loop->woken)
-				sweep(loop);
+			sweep(loop);
 			claim(loop);
 		}
 		send_all(loop);

@@ -74,11 +74,12 @@ static ClerkStatement claim_doubts_statement = {
 };
 
 static ClerkStatement next_due_statement = {
-	.text = "SELECT pg_catalog.min(t) FROM (SELECT (SELECT q.next_attempt_at FROM %1$s.enterprise_connection_requests q"
-	" WHERE q.server" EQUALS "s.s AND q.state" EQUALS "'queued' ORDER BY q.next_attempt_at LIMIT 1) AS t"
-	" FROM pg_catalog.unnest($1) AS s (s)"
-	" UNION ALL SELECT pg_catalog.min(q.next_attempt_at) FROM %1$s.enterprise_connection_requests q"
-	" WHERE q.state" EQUALS "'in_doubt' AND q.claimer IS NULL) x WHERE t OPERATOR(pg_catalog.<) 'infinity'",
+	.text = "SELECT pg_catalog.min(x.t) FROM pg_catalog.unnest($1) AS s (s), LATERAL ("
+	"(SELECT q.next_attempt_at FROM %1$s.enterprise_connection_requests q"
+	" WHERE q.server" EQUALS "s.s AND q.state" EQUALS "'queued' ORDER BY q.next_attempt_at LIMIT 1)"
+	" UNION ALL (SELECT q.next_attempt_at FROM %1$s.enterprise_connection_requests q"
+	" WHERE q.server" EQUALS "s.s AND q.state" EQUALS "'in_doubt' AND q.claimer IS NULL"
+	" ORDER BY q.next_attempt_at LIMIT 1)) x (t) WHERE x.t OPERATOR(pg_catalog.<) 'infinity'",
 	.nargs = 1,
 	.args = {NAMEARRAYOID},
 };
@@ -155,15 +156,30 @@ static ClerkStatement hold_statement = {
 };
 
 static ClerkStatement pause_statement = {
-	.text = "INSERT INTO %1$s.enterprise_connection_pauses AS p (server, since, reason)"
-	" VALUES ($1, pg_catalog.clock_timestamp(), $2)"
-	" ON CONFLICT (server) DO UPDATE SET reason = excluded.reason",
-	.nargs = 2,
-	.args = {NAMEOID, TEXTOID},
+	.text = "INSERT INTO %1$s.enterprise_connection_pauses AS p (server, since, reason, probed_at, settings)"
+	" VALUES ($1, pg_catalog.clock_timestamp(), $2, pg_catalog.clock_timestamp(), $3)"
+	" ON CONFLICT (server) DO UPDATE SET reason = excluded.reason, probed_at = excluded.probed_at,"
+	" settings = excluded.settings",
+	.nargs = 3,
+	.args = {NAMEOID, TEXTOID, INT8OID},
 };
 
 static ClerkStatement pauses_statement = {
-	.text = "SELECT p.server FROM %1$s.enterprise_connection_pauses p",
+	.text = "SELECT p.server, p.probed_at, p.settings FROM %1$s.enterprise_connection_pauses p",
+};
+
+static ClerkStatement may_probe_statement = {
+	.text = "SELECT FROM %1$s.enterprise_connection_pauses p WHERE p.server" EQUALS "$1"
+	" AND (p.settings OPERATOR(pg_catalog.<>) $2 OR p.probed_at OPERATOR(pg_catalog.<=) $3) FOR UPDATE SKIP LOCKED",
+	.nargs = 3,
+	.args = {NAMEOID, INT8OID, TIMESTAMPTZOID},
+};
+
+static ClerkStatement probed_statement = {
+	.text = "UPDATE %1$s.enterprise_connection_pauses p SET probed_at = pg_catalog.clock_timestamp()"
+	" WHERE p.server" EQUALS "$1",
+	.nargs = 1,
+	.args = {NAMEOID},
 };
 
 static ClerkStatement unpause_statement = {
@@ -336,18 +352,15 @@ read_rows(MemoryContext context)
 	return rows;
 }
 
-/*
- * The first column of all rows.
- */
-static List *
-names_of(ClerkStatement *statement)
+List *
+clerk_outbox_servers(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext old;
 	List	   *servers = NIL;
 
 	SPI_connect();
-	clerk_run(statement, NULL, NULL, false);
+	clerk_run(&servers_statement, NULL, NULL, false);
 	old = MemoryContextSwitchTo(caller);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		servers = lappend(servers, clerk_row_text(i, 1));
@@ -357,15 +370,28 @@ names_of(ClerkStatement *statement)
 }
 
 List *
-clerk_outbox_servers(void)
-{
-	return names_of(&servers_statement);
-}
-
-List *
 clerk_outbox_pauses(void)
 {
-	return names_of(&pauses_statement);
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext old;
+	List	   *pauses = NIL;
+	bool		isnull;
+
+	SPI_connect();
+	clerk_run(&pauses_statement, NULL, NULL, false);
+	old = MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		ClerkPause *pause = palloc(sizeof(*pause));
+
+		pause->server = clerk_row_text(i, 1);
+		pause->probed_at = DatumGetTimestampTz(clerk_row_datum(i, 2, &isnull));
+		pause->version = DatumGetInt64(clerk_row_datum(i, 3, &isnull));
+		pauses = lappend(pauses, pause);
+	}
+	MemoryContextSwitchTo(old);
+	SPI_finish();
+	return pauses;
 }
 
 List *
@@ -404,9 +430,8 @@ clerk_outbox_claim_doubts(const char *server, int claimer, const char *role)
 }
 
 TimestampTz
-clerk_outbox_next_due(void)
+clerk_outbox_next_due(List *servers)
 {
-	List	   *servers = clerk_outbox_servers();
 	Datum	   *names = palloc(sizeof(Datum) * (list_length(servers) + 1));
 	Datum		values[1];
 	TimestampTz due = 0;
@@ -637,10 +662,10 @@ clerk_outbox_hold(const char *server)
 }
 
 void
-clerk_outbox_pause(const char *server, const char *reason)
+clerk_outbox_pause(const char *server, const char *reason, int64 version)
 {
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(reason)};
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(reason), Int64GetDatum(version)};
 
 	run(&pause_statement, values);
 }
@@ -652,4 +677,28 @@ clerk_outbox_unpause(const char *server)
 	Datum		values[] = {clerk_name_datum(&name, server)};
 
 	run(&unpause_statement, values);
+}
+
+bool
+clerk_outbox_may_probe(const char *server, int64 version, int interval)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server), Int64GetDatum(version),
+	TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -interval))};
+	bool		may;
+
+	SPI_connect();
+	clerk_run(&may_probe_statement, values, NULL, false);
+	may = SPI_processed > 0;
+	SPI_finish();
+	return may;
+}
+
+void
+clerk_outbox_probed(const char *server)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server)};
+
+	run(&probed_statement, values);
 }

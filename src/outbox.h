@@ -79,8 +79,8 @@ extern List *clerk_outbox_claim_doubts(const char *server, int claimer, const ch
 /* A copy in the current memory context. */
 extern ClerkRequestRow *clerk_outbox_copy(const ClerkRequestRow *row);
 
-/* When the next one is due, 0 if none is. */
-extern TimestampTz clerk_outbox_next_due(void);
+/* When the next one of these servers is due, 0 if none is. */
+extern TimestampTz clerk_outbox_next_due(List *servers);
 
 /* False if the claim was lost meanwhile. */
 extern bool clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome);
@@ -124,9 +124,24 @@ extern bool clerk_outbox_purge(int retention);
 /* Hold the unfinished requests of a server that was armed elsewhere. */
 extern void clerk_outbox_hold(const char *server);
 
-/* Pauses of a server; the names of all that are paused. */
-extern List *clerk_outbox_pauses(void);
-extern void clerk_outbox_pause(const char *server, const char *reason);
+/* A server that is paused. */
+typedef struct ClerkPause
+{
+	char	   *server;
+	TimestampTz probed_at;		/* last tried */
+	int64		version;		/* of the settings that did not work */
+} ClerkPause;
+
+extern List *clerk_outbox_pauses(void); /* ClerkPause * */
+extern void clerk_outbox_pause(const char *server, const char *reason, int64 version);
 extern void clerk_outbox_unpause(const char *server);
+
+/*
+ * May this process try whether a server that is paused works again?  If the
+ * settings are others than those, or so many ms after the last time.  Until
+ * the end of the transaction no other may.  Then say that it was done.
+ */
+extern bool clerk_outbox_may_probe(const char *server, int64 version, int interval);
+extern void clerk_outbox_probed(const char *server);
 
 #endif							/* CLERK_OUTBOX_H */

@@ -546,6 +546,9 @@ CREATE INDEX enterprise_connection_requests_lane_idx ON @extschema@.enterprise_c
 -- one at a time in a lane
 CREATE UNIQUE INDEX enterprise_connection_requests_sending_idx ON @extschema@.enterprise_connection_requests
 	(lane, server) WHERE state IN ('sending', 'in_doubt');
+-- what is to be looked up; seldom anything, and looked for at every claim
+CREATE INDEX enterprise_connection_requests_doubt_idx ON @extschema@.enterprise_connection_requests
+	(server, next_attempt_at) WHERE state = 'in_doubt';
 CREATE INDEX enterprise_connection_requests_behind_idx ON @extschema@.enterprise_connection_requests
 	(lane, server) WHERE state = 'queued' AND next_attempt_at = 'infinity';
 CREATE INDEX enterprise_connection_requests_finished_idx ON @extschema@.enterprise_connection_requests
@@ -571,12 +574,16 @@ GRANT SELECT ON @extschema@.enterprise_connection_requests TO PUBLIC;
  * it is found out again.
  */
 CREATE TABLE @extschema@.enterprise_connection_pauses (
-	server name PRIMARY KEY,
-	since  timestamptz NOT NULL,
-	reason text NOT NULL
+	server    name PRIMARY KEY,
+	since     timestamptz NOT NULL,
+	reason    text NOT NULL,
+	probed_at timestamptz NOT NULL,
+	settings  bigint NOT NULL
 );
 COMMENT ON TABLE @extschema@.enterprise_connection_pauses
 IS 'servers whose requests wait because they have no key that Clerk accepts';
+COMMENT ON COLUMN @extschema@.enterprise_connection_pauses.probed_at IS 'when a request was last tried; whichever process does it, it is done once a minute';
+COMMENT ON COLUMN @extschema@.enterprise_connection_pauses.settings IS 'version of the server''s settings that did not work; others are tried at once';
 ALTER TABLE @extschema@.enterprise_connection_pauses ENABLE ROW LEVEL SECURITY;
 
 /*
@@ -612,11 +619,12 @@ IS 'the domains that parameters name, as Clerk writes them; for pg_clerk''s own 
 /*
  * Let the first request of a lane go on: it may have stood behind one that is
  * finished.  The row is locked before its time is looked at, because another
- * process may be about to put it behind.
+ * process may be about to put it behind.  One that was committed late waits
+ * for a later one that is on its way.
  */
 CREATE FUNCTION @extschema@.enterprise_connection_advance_lane(lane text, server name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -626,7 +634,10 @@ BEGIN
 	FROM @extschema@.enterprise_connection_requests q
 	WHERE q.lane = $1 AND q.server = $2 AND q.state IN ('queued', 'sending', 'in_doubt')
 	ORDER BY q.lane, q.server, q.id LIMIT 1 FOR UPDATE;
-	IF head.state = 'queued' AND head.next_attempt_at = 'infinity' THEN
+	IF head.state = 'queued' AND head.next_attempt_at = 'infinity' AND NOT EXISTS
+		(SELECT FROM @extschema@.enterprise_connection_requests q
+		WHERE q.lane = $1 AND q.server = $2 AND q.state IN ('sending', 'in_doubt'))
+	THEN
 		UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
 		WHERE q.id = head.id;
 	END IF;
@@ -677,8 +688,13 @@ IS 'lets requests go on that stand behind nothing; for pg_clerk''s own use';
  * be on its way.
  *
  * A session that delivers by itself claims only what its role may.
+ *
+ * However long a lane is, one call moves a limited number of its requests.
+ * Where that ends it, the others are looked for from the newest on.  So there
+ * may be more to do even if nothing was claimed.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_claim(server name, wanted integer, claimer integer, role name, lease interval)
+CREATE FUNCTION @extschema@.enterprise_connection_claim(server name, wanted integer, claimer integer, role name, lease interval,
+	newest_before timestamptz DEFAULT NULL)
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -689,13 +705,26 @@ DECLARE
 	next    @extschema@.enterprise_connection_requests;
 	head    bigint;
 	claimed integer := 0;
+	moved   integer;
+	budget  integer := CASE WHEN $6 IS NULL THEN 200 ELSE 20 END;
+	rows    refcursor;
+	-- a variable: compared with a volatile function, all of the index would be read
+	moment  constant timestamptz := coalesce($6, clock_timestamp());
 BEGIN
-	FOR due IN
-		SELECT * FROM @extschema@.enterprise_connection_requests q
-		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= clock_timestamp()
+	IF $6 IS NOT NULL THEN
+		OPEN rows NO SCROLL FOR SELECT * FROM @extschema@.enterprise_connection_requests q
+		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= moment
 			AND ($4 IS NULL OR q.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($4, r.oid, 'USAGE')))
-		ORDER BY q.server, q.next_attempt_at, q.id LIMIT $2 * 2 + 32 FOR UPDATE SKIP LOCKED
+		ORDER BY q.server DESC, q.next_attempt_at DESC, q.id DESC LIMIT $2 * 2 + 32 FOR UPDATE SKIP LOCKED;
+	ELSE
+		OPEN rows NO SCROLL FOR SELECT * FROM @extschema@.enterprise_connection_requests q
+		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= moment
+			AND ($4 IS NULL OR q.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($4, r.oid, 'USAGE')))
+		ORDER BY q.server, q.next_attempt_at, q.id LIMIT $2 * 2 + 32 FOR UPDATE SKIP LOCKED;
+	END IF;
 	LOOP
+		FETCH rows INTO due;
+		EXIT WHEN NOT FOUND OR budget <= 0;
 		IF due.lane IS NOT NULL THEN
 			SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
 			WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('queued', 'sending', 'in_doubt')
@@ -707,8 +736,10 @@ BEGIN
 				WHERE q.id IN (SELECT b.id FROM @extschema@.enterprise_connection_requests b
 					WHERE b.lane = due.lane AND b.server = $1 AND b.state IN ('queued', 'sending', 'in_doubt')
 						AND b.id >= due.id AND b.state = 'queued' AND b.next_attempt_at <> 'infinity'
-					ORDER BY b.lane, b.server, b.id LIMIT 2000 FOR UPDATE SKIP LOCKED)
+					ORDER BY b.lane, b.server, b.id LIMIT budget FOR UPDATE SKIP LOCKED)
 					AND q.state = 'queued';
+				GET DIAGNOSTICS moved = ROW_COUNT;
+				budget := budget - moved;
 				CONTINUE;
 			END IF;
 			-- put behind by the loop's own update a moment ago
@@ -725,6 +756,9 @@ BEGIN
 				EXIT WHEN NOT FOUND OR next.operation <> 'upsert' OR next.state <> 'queued' OR next.attempts > 0
 					-- one's secrets are not for the other, nor are one's privileges
 					OR next.role <> due.role;
+				-- the last of them is sent, by a later claim if they are many
+				budget := budget - 4;
+				EXIT WHEN budget <= 0;
 				UPDATE @extschema@.enterprise_connection_requests q
 				SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(),
 					params = @extschema@.enterprise_connection_without_secrets(q.params)
@@ -733,6 +767,7 @@ BEGIN
 				SET params = @extschema@.enterprise_connection_params_merge(due.params, q.params), next_attempt_at = clock_timestamp()
 				WHERE q.id = next.id RETURNING * INTO due;
 			END LOOP;
+			EXIT WHEN budget <= 0;
 		END IF;
 
 		-- what there is to do depends on whether the connection is known
@@ -766,9 +801,13 @@ BEGIN
 		claimed := claimed + 1;
 		EXIT WHEN claimed >= $2;
 	END LOOP;
+	CLOSE rows;
+	IF budget <= 0 AND claimed < $2 AND $6 IS NULL THEN
+		RETURN QUERY SELECT * FROM @extschema@.enterprise_connection_claim($1, $2 - claimed, $3, $4, $5, moment);
+	END IF;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval)
+COMMENT ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval, timestamptz)
 IS 'claims requests for delivery; for pg_clerk''s own use';
 
 /*
@@ -832,7 +871,7 @@ CREATE FUNCTION @extschema@.enterprise_connection_in_the_way(
 	request bigint, by_organization boolean, OUT verdict text, OUT awaits bigint, OUT keeps jsonb)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 -- a lane can be long: its index has the order
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_sort = off SET jit = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = on SET enable_sort = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -954,7 +993,9 @@ BEGIN
 	WHERE q.lane = me.lane AND q.server = me.server AND q.state IN ('queued', 'sending', 'in_doubt') AND q.id > me.id
 	ORDER BY q.lane, q.server, q.id LIMIT 1;
 	SELECT * INTO next FROM @extschema@.enterprise_connection_requests q WHERE q.id = head FOR UPDATE;
-	IF head IS NULL OR next.state <> 'queued' OR next.attempts > 0 OR next.operation NOT IN ('upsert', 'delete') THEN
+	IF head IS NULL OR next.state <> 'queued' OR next.attempts > 0 OR next.operation NOT IN ('upsert', 'delete')
+		OR next.operation = 'upsert' AND next.role <> me.role
+	THEN
 		RETURN false;
 	END IF;
 	UPDATE @extschema@.enterprise_connection_requests q
@@ -981,7 +1022,7 @@ CREATE FUNCTION @extschema@.enterprise_connection_finish(
 	counted boolean, connection_id text, http_status integer, error jsonb, doubt_since timestamptz, awaits bigint)
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1024,7 +1065,7 @@ IS 'notes the outcome of an attempt to deliver a request; for pg_clerk''s own us
  */
 CREATE FUNCTION @extschema@.enterprise_connection_recover(claimer integer) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -1044,16 +1085,18 @@ IS 'takes back the requests of a process that is gone; for pg_clerk''s own use';
 CREATE FUNCTION @extschema@.enterprise_connection_claim_doubts(server name, claimer integer, role name)
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+	moment constant timestamptz := clock_timestamp();
 BEGIN
 	RETURN QUERY UPDATE @extschema@.enterprise_connection_requests q SET claimer = $2
 	WHERE q.id IN (SELECT d.id FROM @extschema@.enterprise_connection_requests d
-		WHERE d.server = $1 AND d.state = 'in_doubt' AND d.claimer IS NULL AND d.next_attempt_at <= clock_timestamp()
+		WHERE d.server = $1 AND d.state = 'in_doubt' AND d.claimer IS NULL AND d.next_attempt_at <= moment
 			-- with the key of who enqueued them: so those of one role
 			AND d.role = (SELECT f.role FROM @extschema@.enterprise_connection_requests f
-				WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= clock_timestamp()
+				WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= moment
 					AND ($3 IS NULL OR f.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($3, r.oid, 'USAGE')))
 				ORDER BY f.id LIMIT 1)
 		LIMIT 1000 FOR UPDATE SKIP LOCKED)
@@ -1094,7 +1137,7 @@ REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_check_timeline(inte
 
 CREATE FUNCTION @extschema@.enterprise_connection_purge(finished_before timestamptz) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1143,10 +1186,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-	-- two steps: only the first of a lane can be in doubt
+	-- two steps: only the first of a lane can be in doubt; the others wait behind it
 	UPDATE @extschema@.enterprise_connection_requests q
-	SET state = 'queued', next_attempt_at = clock_timestamp()
-	WHERE q.server = $1 AND q.state = 'held';
+	SET state = 'queued', next_attempt_at = CASE WHEN h.first THEN clock_timestamp() ELSE 'infinity' END
+	FROM (SELECT r.id, r.lane IS NULL OR row_number() OVER (PARTITION BY r.lane ORDER BY r.id) = 1 AS first
+		FROM @extschema@.enterprise_connection_requests r WHERE r.server = $1 AND r.state = 'held') h
+	WHERE q.id = h.id AND q.state = 'held';
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_release(name)
@@ -1161,7 +1206,7 @@ REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_in_the_way(bigint, 
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer, integer) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval, timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_recover(integer) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, name) FROM PUBLIC;

@@ -15,6 +15,7 @@
 
 #include <ctype.h>
 
+#include "access/htup_details.h"
 #include "access/reloptions.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
@@ -38,6 +39,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "url.h"
+#include "wake.h"
 
 #define FDW_NAME "pg_clerk"
 #define DEFAULT_API_URL "https://api.clerk.com"
@@ -124,9 +126,6 @@ typedef struct CachedServer
 } CachedServer;
 
 static HTAB *cached_servers = NULL;
-
-/* Counts the changes of servers and their mappings. */
-static uint64 generation = 0;
 
 PG_FUNCTION_INFO_V1(pg_clerk_validator);
 
@@ -306,6 +305,9 @@ pg_clerk_validator(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("options \"secret_key\" and \"secret_key_file\" exclude each other")));
+
+	/* Whoever waits because the old ones do not work goes on with these. */
+	clerk_wake_at_commit();
 	PG_RETURN_VOID();
 }
 
@@ -320,7 +322,6 @@ forget_servers(Datum arg, int cacheid, uint32 hashvalue)
 	HASH_SEQ_STATUS status;
 	CachedServer *entry;
 
-	generation++;
 	hash_seq_init(&status, cached_servers);
 	while ((entry = hash_seq_search(&status)) != NULL)
 		entry->valid = false;
@@ -441,6 +442,7 @@ load_server(CachedServer *entry, ForeignServer *server)
 			.max_retries = 2,
 			.max_concurrency = 32,
 			.max_response_size = 8 * 1024 * 1024,
+			.version = clerk_settings_version(server->servername),
 	};
 	apply_options(entry, server->options, ForeignServerRelationId);
 	apply_public_mapping(entry);
@@ -667,8 +669,28 @@ clerk_settings_limits(const char *server_name)
 	return with_rate_limit(copy_settings(&cached_server(serverid)->settings), cached_server(serverid));
 }
 
-uint64
-clerk_settings_generation(void)
+/*
+ * The transaction that wrote a catalog's row; 0: there is none.
+ */
+static uint32
+written_by(HeapTuple tuple)
 {
-	return generation;
+	TransactionId xmin = InvalidTransactionId;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
+		ReleaseSysCache(tuple);
+	}
+	return (uint32) xmin;
+}
+
+int64
+clerk_settings_version(const char *server_name)
+{
+	Datum		server = ObjectIdGetDatum(get_foreign_server_oid(server_name, true));
+	uint64		version = written_by(SearchSysCache1(FOREIGNSERVEROID, server));
+
+	return (int64) (version << 32 |
+					written_by(SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid), server)));
 }

@@ -27,6 +27,7 @@ typedef struct ClerkSettings
 	char	   *proxy;			/* NULL: none */
 	List	   *extra_params;	/* of char *, see params.h */
 	bool		elsewhere;		/* armed in another database; only when enqueueing */
+	int64		version;		/* see clerk_settings_version */
 } ClerkSettings;
 
 typedef enum ClerkUse
@@ -54,7 +55,10 @@ extern ClerkSettings *clerk_settings(const char *server_name, ClerkUse use);
  */
 extern ClerkSettings *clerk_settings_limits(const char *server_name);
 
-/* Another number than before: a server or a mapping has changed. */
-extern uint64 clerk_settings_generation(void);
+/*
+ * Another number than before: the server or its PUBLIC mapping has changed.
+ * The same in all processes.
+ */
+extern int64 clerk_settings_version(const char *server_name);
 
 #endif							/* CLERK_SETTINGS_H */
