@@ -781,10 +781,10 @@ BEGIN
 		END IF;
 		BEGIN
 			IF due.look_up AND due.step = 'create' THEN
-				-- the server before this one may have sent it just now
+				-- the server before this one may have sent it just now; one listing for all of them
 				UPDATE @extschema@.enterprise_connection_requests q
 				SET state = 'in_doubt', step = 'create', doubt_since = coalesce(q.doubt_since, q.created_at),
-					http_status = NULL, look_up = false, next_attempt_at = clock_timestamp() + $5
+					http_status = NULL, look_up = false, next_attempt_at = moment + $5
 				WHERE q.id = due.id;
 				CONTINUE;
 			END IF;
