@@ -517,3 +517,20 @@ clerk_insert_request(const ClerkNewRequest *request, int64 *id)
 	table_close(rel, NoLock);
 	return insertion->reason == NULL;
 }
+
+bool
+clerk_lane_is_taken(const char *server, const char *lane, bool *taken)
+{
+	Relation	rel = table_open(clerk_catalog()->requests, AccessShareLock);
+	Insertion  *insertion = insertion_for(rel);
+	bool		known = insertion->reason == NULL;
+	NameData	name;
+
+	namestrcpy(&name, server);
+	if (known)
+		*taken = lane_is_taken(insertion, rel, CStringGetTextDatum(lane), NameGetDatum(&name));
+	if (insertion != kept)
+		FreeExecutorState(insertion->estate);
+	table_close(rel, NoLock);
+	return known;
+}

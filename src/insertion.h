@@ -31,4 +31,11 @@ typedef struct ClerkNewRequest
  */
 extern bool clerk_insert_request(const ClerkNewRequest *request, int64 *id);
 
+/*
+ * Does a lane have an unfinished request?  As of now, whatever the
+ * transaction's snapshot, and without a predicate lock.  Returns false if a
+ * statement has to find out.
+ */
+extern bool clerk_lane_is_taken(const char *server, const char *lane, bool *taken);
+
 #endif							/* CLERK_INSERTION_H */

@@ -26,6 +26,7 @@
 #include "connections.h"
 #include "executor/executor.h"
 #include "fmgr.h"
+#include "insertion.h"
 #include "json.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -164,9 +165,9 @@ static int64 first_delete;
 
 static ClerkStatement known_statement = {
 	.text = "SELECT EXISTS (SELECT FROM %1$s.enterprise_connections c WHERE c.server" EQUALS "$1 AND c.key" EQUALS "$2)"
-	" OR EXISTS (SELECT FROM %1$s.enterprise_connection_requests q WHERE" LANE_OF_KEY ")",
-	.nargs = 2,
-	.args = {NAMEOID, TEXTOID},
+	" OR NOT $3 AND EXISTS (SELECT FROM %1$s.enterprise_connection_requests q WHERE" LANE_OF_KEY ")",
+	.nargs = 3,
+	.args = {NAMEOID, TEXTOID, BOOLOID},
 };
 
 static ClerkStatement take_back_statement = {
@@ -1143,19 +1144,38 @@ row_key(const SyncPlan *plan, TupleTableSlot *slot)
  */
 
 /*
+ * Is it certain that the key has an unfinished request (or that it has none)?
+ * Only looked at where a statement that looks would leave a predicate lock, for
+ * which serializable transactions that enqueue would fail each other.
+ */
+static bool
+is_certain(const ClerkSettings *settings, const char *key, bool unfinished)
+{
+	bool		taken;
+
+	return IsolationIsSerializable() &&
+		clerk_lane_is_taken(settings->server_name, psprintf("key %s", key), &taken) &&
+		taken == unfinished;
+}
+
+/*
  * Is there a connection of this key, or a request that may make one?
  */
 static bool
 is_known(const ClerkSettings *settings, const char *key)
 {
 	NameData	server;
-	Datum		values[] = {clerk_name_datum(&server, settings->server_name), CStringGetTextDatum(key)};
+	Datum		values[] = {clerk_name_datum(&server, settings->server_name), CStringGetTextDatum(key), (Datum) 0};
 	bool		isnull;
 	bool		known;
 
 	/* Nothing has been delivered from a copy of a database, so it can't be told. */
 	if (settings->elsewhere)
 		return true;
+
+	if (is_certain(settings, key, true))
+		return true;
+	values[2] = BoolGetDatum(is_certain(settings, key, false));
 	SPI_connect();
 	clerk_run(&known_statement, values, NULL, false);
 	known = DatumGetBool(clerk_row_datum(0, 1, &isnull));
@@ -1175,6 +1195,8 @@ take_back_delete(const ClerkSettings *settings, const char *key)
 	Int64GetDatum(first_delete)};
 	bool		taken;
 
+	if (!settings->elsewhere && is_certain(settings, key, false))
+		return false;
 	SPI_connect();
 	clerk_run(settings->elsewhere ? &take_back_held_statement : &take_back_statement, values, NULL, false);
 	taken = SPI_processed > 0;
