@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "insertion.h"
+#include "json.h"
 #include "miscadmin.h"
 #include "outbox.h"
 #include "settings.h"
@@ -317,12 +318,6 @@ copy_string(const char *string)
 	return string ? pstrdup(string) : NULL;
 }
 
-static Jsonb *
-copy_jsonb(const Jsonb *jsonb)
-{
-	return jsonb ? memcpy(palloc(VARSIZE(jsonb)), jsonb, VARSIZE(jsonb)) : NULL;
-}
-
 ClerkRequestRow *
 clerk_outbox_copy(const ClerkRequestRow *row)
 {
@@ -334,9 +329,9 @@ clerk_outbox_copy(const ClerkRequestRow *row)
 	copy->operation = copy_string(row->operation);
 	copy->key = copy_string(row->key);
 	copy->connection_id = copy_string(row->connection_id);
-	copy->params = copy_jsonb(row->params);
+	copy->params = clerk_jsonb_copy(row->params);
 	copy->step = copy_string(row->step);
-	copy->error = copy_jsonb(row->error);
+	copy->error = clerk_jsonb_copy(row->error);
 	return copy;
 }
 
