@@ -35,6 +35,7 @@ bench:
 	test/bench/run
 	test/bench/many
 	test/bench/trigger
+	test/bench/outbox
 
 .PHONY: soak
 soak:

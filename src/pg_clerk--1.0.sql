@@ -621,10 +621,14 @@ IS 'the domains that parameters name, as Clerk writes them; for pg_clerk''s own 
  * finished.  The row is locked before its time is looked at, because another
  * process may be about to put it behind.  One that was committed late waits
  * for a later one that is on its way.
+ *
+ * Here and below, no plan but the one along the lane's index is left.  A lane
+ * is a range: with equality it would be left out of the order, and all requests
+ * might be gone through in the order of their ids.
  */
 CREATE FUNCTION @extschema@.enterprise_connection_advance_lane(lane text, server name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -632,7 +636,7 @@ DECLARE
 BEGIN
 	SELECT q.id, q.state, q.next_attempt_at INTO head
 	FROM @extschema@.enterprise_connection_requests q
-	WHERE q.lane = $1 AND q.server = $2 AND q.state IN ('queued', 'sending', 'in_doubt')
+	WHERE (q.lane, q.server) >= ($1, $2) AND (q.lane, q.server) <= ($1, $2) AND q.lane IS NOT NULL AND q.state IN ('queued', 'sending', 'in_doubt')
 	ORDER BY q.lane, q.server, q.id LIMIT 1 FOR UPDATE;
 	IF head.state = 'queued' AND head.next_attempt_at = 'infinity' AND NOT EXISTS
 		(SELECT FROM @extschema@.enterprise_connection_requests q
@@ -653,7 +657,7 @@ IS 'lets the first request of a lane go on; for pg_clerk''s own use';
  */
 CREATE FUNCTION @extschema@.enterprise_connection_sweep_lanes(INOUT lane text, INOUT server name, IN lanes integer)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -669,7 +673,8 @@ BEGIN
 		$2 := next.server;
 		EXIT WHEN NOT FOUND;
 		SELECT q.state, q.next_attempt_at INTO head FROM @extschema@.enterprise_connection_requests q
-		WHERE q.lane = next.lane AND q.server = next.server AND q.state IN ('queued', 'sending', 'in_doubt')
+		WHERE (q.lane, q.server) >= (next.lane, next.server) AND (q.lane, q.server) <= (next.lane, next.server) AND q.lane IS NOT NULL
+			AND q.state IN ('queued', 'sending', 'in_doubt')
 		ORDER BY q.lane, q.server, q.id LIMIT 1;
 		IF head.state = 'queued' AND head.next_attempt_at = 'infinity' THEN
 			PERFORM @extschema@.enterprise_connection_advance_lane(next.lane, next.server);
@@ -697,7 +702,7 @@ CREATE FUNCTION @extschema@.enterprise_connection_claim(server name, wanted inte
 	newest_before timestamptz DEFAULT NULL)
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -706,7 +711,7 @@ DECLARE
 	head    bigint;
 	claimed integer := 0;
 	moved   integer;
-	budget  integer := CASE WHEN $6 IS NULL THEN 200 ELSE 20 END;
+	budget  integer := CASE WHEN $6 IS NULL THEN 50 ELSE 10 END;
 	rows    refcursor;
 	-- a variable: compared with a volatile function, all of the index would be read
 	moment  constant timestamptz := coalesce($6, clock_timestamp());
@@ -727,17 +732,18 @@ BEGIN
 		EXIT WHEN NOT FOUND OR budget <= 0;
 		IF due.lane IS NOT NULL THEN
 			SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
-			WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('queued', 'sending', 'in_doubt')
+			WHERE (q.lane, q.server) >= (due.lane, $1) AND (q.lane, q.server) <= (due.lane, $1) AND q.lane IS NOT NULL
+				AND q.state IN ('queued', 'sending', 'in_doubt')
 			ORDER BY q.lane, q.server, q.id LIMIT 1;
 			IF head <> due.id OR EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
 					WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('sending', 'in_doubt')) THEN
-				-- not only this one: the lane may be long
+				-- not only this one: the lane may be long; an array, as a join may read all
 				UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = 'infinity'
-				WHERE q.id IN (SELECT b.id FROM @extschema@.enterprise_connection_requests b
-					WHERE b.lane = due.lane AND b.server = $1 AND b.state IN ('queued', 'sending', 'in_doubt')
-						AND b.id >= due.id AND b.state = 'queued' AND b.next_attempt_at <> 'infinity'
-					ORDER BY b.lane, b.server, b.id LIMIT budget FOR UPDATE SKIP LOCKED)
-					AND q.state = 'queued';
+				WHERE q.id = ANY (ARRAY(SELECT b.id FROM @extschema@.enterprise_connection_requests b
+					WHERE (b.lane, b.server, b.id) >= (due.lane, $1, due.id) AND (b.lane, b.server) <= (due.lane, $1) AND b.lane IS NOT NULL
+						AND b.state IN ('queued', 'sending', 'in_doubt')
+						AND b.state = 'queued' AND b.next_attempt_at <> 'infinity'
+					ORDER BY b.lane, b.server, b.id LIMIT budget FOR UPDATE SKIP LOCKED));
 				GET DIAGNOSTICS moved = ROW_COUNT;
 				budget := budget - moved;
 				CONTINUE;
@@ -748,7 +754,8 @@ BEGIN
 			WHILE due.operation = 'upsert' AND due.attempts = 0 AND due.doubt_since IS NULL LOOP
 				-- the next one, and no other, even if somebody has it locked
 				SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
-				WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('queued', 'sending', 'in_doubt') AND q.id > due.id
+				WHERE (q.lane, q.server, q.id) > (due.lane, $1, due.id) AND (q.lane, q.server) <= (due.lane, $1) AND q.lane IS NOT NULL
+					AND q.state IN ('queued', 'sending', 'in_doubt')
 				ORDER BY q.lane, q.server, q.id LIMIT 1;
 				EXIT WHEN NOT FOUND;
 				SELECT * INTO next FROM @extschema@.enterprise_connection_requests q
@@ -773,8 +780,9 @@ BEGIN
 		-- what there is to do depends on whether the connection is known
 		IF due.step IS DISTINCT FROM 'complete' AND (due.operation <> 'create' OR due.step IS DISTINCT FROM 'update') THEN
 			IF due.connection_id IS NULL AND due.key IS NOT NULL THEN
+				-- by the key: written like that, the server leads to no index
 				SELECT k.id INTO due.connection_id FROM @extschema@.enterprise_connections k
-				WHERE k.server = $1 AND k.key = due.key;
+				WHERE k.key = due.key AND k.server::text = $1::text;
 			END IF;
 			due.step := CASE WHEN due.operation IN ('create', 'update', 'delete') THEN due.operation
 				WHEN due.connection_id IS NULL THEN 'create' ELSE 'update' END;
@@ -1041,7 +1049,8 @@ BEGIN
 		finished_at = CASE WHEN ended THEN clock_timestamp() END,
 		params = CASE WHEN $4 IN ('delivered', 'cancelled')
 			THEN @extschema@.enterprise_connection_without_secrets(q.params) ELSE q.params END
-	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state IN ('sending', 'in_doubt')
+	-- by the id: written like that, the state leads to no index
+	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state || '' IN ('sending', 'in_doubt')
 	RETURNING q.lane, q.server INTO at;
 	IF NOT FOUND THEN
 		RETURN false;
@@ -1092,14 +1101,14 @@ DECLARE
 	moment constant timestamptz := clock_timestamp();
 BEGIN
 	RETURN QUERY UPDATE @extschema@.enterprise_connection_requests q SET claimer = $2
-	WHERE q.id IN (SELECT d.id FROM @extschema@.enterprise_connection_requests d
+	WHERE q.id = ANY (ARRAY(SELECT d.id FROM @extschema@.enterprise_connection_requests d
 		WHERE d.server = $1 AND d.state = 'in_doubt' AND d.claimer IS NULL AND d.next_attempt_at <= moment
 			-- with the key of who enqueued them: so those of one role
 			AND d.role = (SELECT f.role FROM @extschema@.enterprise_connection_requests f
 				WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= moment
 					AND ($3 IS NULL OR f.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($3, r.oid, 'USAGE')))
 				ORDER BY f.id LIMIT 1)
-		LIMIT 1000 FOR UPDATE SKIP LOCKED)
+		LIMIT 1000 FOR UPDATE SKIP LOCKED))
 	RETURNING q.*;
 END
 $$;
