@@ -748,9 +748,9 @@ BEGIN
 				budget := budget - moved;
 				CONTINUE;
 			END IF;
-			-- put behind by the loop's own update a moment ago
+			-- put behind by the loop's own update a moment ago; by the id, see below
 			CONTINUE WHEN NOT EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
-				WHERE q.id = due.id AND q.state = 'queued' AND q.next_attempt_at <> 'infinity');
+				WHERE q.id = due.id AND q.state || '' = 'queued' AND q.next_attempt_at <> 'infinity');
 			WHILE due.operation = 'upsert' AND due.attempts = 0 AND due.doubt_since IS NULL LOOP
 				-- the next one, and no other, even if somebody has it locked
 				SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
@@ -1049,7 +1049,7 @@ BEGIN
 		finished_at = CASE WHEN ended THEN clock_timestamp() END,
 		params = CASE WHEN $4 IN ('delivered', 'cancelled')
 			THEN @extschema@.enterprise_connection_without_secrets(q.params) ELSE q.params END
-	-- by the id: written like that, the state leads to no index
+	-- by the id: written like that, the state does not lead to a partial index
 	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state || '' IN ('sending', 'in_doubt')
 	RETURNING q.lane, q.server INTO at;
 	IF NOT FOUND THEN
