@@ -168,7 +168,6 @@ typedef struct Loop
 	bool		purging;		/* what is finished is to be deleted */
 	int64		next_sweep;		/* ms; of lanes, while something is under way */
 	bool		woken;			/* by its latch */
-	bool		in_time;		/* no sooner than it wanted to */
 	bool		claimed_any;	/* by the last claim */
 	bool		moved_any;		/* by the last claim, which has claimed nothing */
 	int64		leave_at;		/* ms; asked to leave, at the latest then; 0: not */
@@ -856,7 +855,7 @@ may_probe(Loop *loop, Server *server)
 	loop->next_claim = Min(loop->next_claim, server->not_before);
 
 	/* The latch is set a moment before a change of the settings is told. */
-	if (loop->woken && !loop->in_time)
+	if (loop->woken)
 		loop->next_claim = Min(loop->next_claim, now + ASIDE_INTERVAL);
 	return false;
 }
@@ -1514,7 +1513,6 @@ take_answers(Loop *loop, int64 until)
 {
 	ClerkHttpRequest *request = clerk_http_next_or_latch(loop->set, until);
 
-	loop->in_time = clerk_http_now() >= until;
 	for (; request != NULL; request = clerk_http_next_or_latch(loop->set, 0))
 		note_answer(loop, request);
 	loop->woken = clerk_http_was_woken();

@@ -983,7 +983,7 @@ IS 'what a request can wait for that Clerk has refused as a duplicate; for pg_cl
  */
 CREATE FUNCTION @extschema@.enterprise_connection_hand_over(id bigint, claimer integer, attempt integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -992,13 +992,14 @@ DECLARE
 	head bigint;
 BEGIN
 	SELECT * INTO me FROM @extschema@.enterprise_connection_requests q
-	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state IN ('sending', 'in_doubt')
+	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state || '' IN ('sending', 'in_doubt')
 	FOR UPDATE;
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
 	SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
-	WHERE q.lane = me.lane AND q.server = me.server AND q.state IN ('queued', 'sending', 'in_doubt') AND q.id > me.id
+	WHERE (q.lane, q.server, q.id) > (me.lane, me.server, me.id) AND (q.lane, q.server) <= (me.lane, me.server) AND q.lane IS NOT NULL
+		AND q.state IN ('queued', 'sending', 'in_doubt')
 	ORDER BY q.lane, q.server, q.id LIMIT 1;
 	SELECT * INTO next FROM @extschema@.enterprise_connection_requests q WHERE q.id = head FOR UPDATE;
 	IF head IS NULL OR next.state <> 'queued' OR next.attempts > 0 OR next.operation NOT IN ('upsert', 'delete')
