@@ -767,7 +767,7 @@ BEGIN
 				budget := budget - 4;
 				EXIT WHEN budget <= 0;
 				UPDATE @extschema@.enterprise_connection_requests q
-				SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(),
+				SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(), awaits = NULL,
 					params = @extschema@.enterprise_connection_without_secrets(q.params)
 				WHERE q.id = due.id;
 				UPDATE @extschema@.enterprise_connection_requests q
@@ -829,8 +829,9 @@ AS $$
 #variable_conflict use_column
 BEGIN
 	UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
-	WHERE q.id IN (SELECT w.id FROM @extschema@.enterprise_connection_requests w
-		WHERE w.awaits = $1 AND w.state = 'queued' AND w.next_attempt_at < 'infinity' FOR UPDATE SKIP LOCKED);
+	WHERE q.id = ANY (ARRAY(SELECT w.id FROM @extschema@.enterprise_connection_requests w
+		-- written like that, the state leads to no index
+		WHERE w.awaits = $1 AND w.state || '' = 'queued' AND w.next_attempt_at < 'infinity' FOR UPDATE SKIP LOCKED));
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_wake(bigint)
@@ -842,16 +843,19 @@ IS 'lets requests go on that wait for another; for pg_clerk''s own use';
  */
 CREATE FUNCTION @extschema@.enterprise_connection_wake_missed() RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+	moment constant timestamptz := clock_timestamp();
 BEGIN
-	UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
-	WHERE q.id IN (SELECT w.id FROM @extschema@.enterprise_connection_requests w
-		WHERE w.awaits IS NOT NULL AND w.state = 'queued' AND w.next_attempt_at > clock_timestamp() AND w.next_attempt_at < 'infinity'
+	UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = moment
+	WHERE q.id = ANY (ARRAY(SELECT w.id FROM @extschema@.enterprise_connection_requests w
+		-- in the order of the only index that has nothing else
+		WHERE w.awaits IS NOT NULL AND w.state || '' = 'queued' AND w.next_attempt_at > moment AND w.next_attempt_at < 'infinity'
 			AND ((SELECT a.state FROM @extschema@.enterprise_connection_requests a WHERE a.id = w.awaits)
 				IN ('queued', 'sending', 'in_doubt')) IS NOT TRUE
-		LIMIT 1000 FOR UPDATE SKIP LOCKED);
+		ORDER BY w.awaits LIMIT 1000 FOR UPDATE SKIP LOCKED));
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_wake_missed()

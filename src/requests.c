@@ -73,7 +73,7 @@ static ClerkStatement retry_statement = {
 };
 
 static ClerkStatement cancel_statement = {
-	.text = "UPDATE %1$s.enterprise_connection_requests q SET state = 'cancelled', finished_at = pg_catalog.clock_timestamp(),"
+	.text = "UPDATE %1$s.enterprise_connection_requests q SET state = 'cancelled', finished_at = pg_catalog.clock_timestamp(), awaits = NULL,"
 	" params = %1$s.enterprise_connection_without_secrets(q.params) WHERE q.id" EQUALS "$1",
 	.nargs = 1,
 	.args = {INT8OID},

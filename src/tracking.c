@@ -582,11 +582,12 @@ page_descriptor(Relation rel)
 
 /*
  * Put what is news of a page into the rows.  Most rows of most pages are as
- * they were, to the byte.
+ * they were, to the byte; but where there was none, the statement itself finds
+ * out about the few that came since.
  */
 static int64
-find_news(Relation rel, TupleDesc desc, Jsonb *const *connections, int count, NameData *server,
-		  Tuplestorestate *rows)
+find_news(Relation rel, TupleDesc desc, bool had_rows, Jsonb *const *connections, int count,
+		  NameData *server, Tuplestorestate *rows)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int64		news = 0;
@@ -598,13 +599,14 @@ find_news(Relation rel, TupleDesc desc, Jsonb *const *connections, int count, Na
 		Columns		columns;
 		bool		nulls[CLERK_STATEMENT_MAX_ARGS];
 		Datum		id;
-		bool		known;
+		bool		known = false;
 
 		if (value == NULL || value->val.string.len == 0)
 			continue;
 		id = PointerGetDatum(cstring_to_text_with_len(value->val.string.val, value->val.string.len));
-		if (is_as_known(rel, snapshot, NameGetDatum(server), id, connections[i], &known) ||
-			(known && !learns(NameGetDatum(server), id, connections[i])))
+		if (had_rows &&
+			(is_as_known(rel, snapshot, NameGetDatum(server), id, connections[i], &known) ||
+			 (known && !learns(NameGetDatum(server), id, connections[i]))))
 			continue;
 		columns_of(&columns, connections[i], server, NULL);
 		for (int column = 0; column < columns.count; column++)
@@ -647,7 +649,7 @@ clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, 
 	NameData	name;
 
 	namestrcpy(&name, server);
-	page.md.enrtuples = find_news(rel, page.md.tupdesc, connections, count, &name, rows);
+	page.md.enrtuples = find_news(rel, page.md.tupdesc, had_rows, connections, count, &name, rows);
 	if (page.md.enrtuples > 0)
 	{
 		SPI_connect();
