@@ -422,10 +422,14 @@ lock_request(int64 id, Locked *locked)
 static void
 wrong_state(int64 id, const Locked *locked, const char *what)
 {
+	bool		in_doubt = strcmp(locked->state, "in_doubt") == 0;
+
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot %s request " INT64_FORMAT ", which is %s", what, id,
-					strcmp(locked->state, "in_doubt") == 0 ? "in doubt" : locked->state)));
+					in_doubt ? "in doubt" : locked->state),
+			 in_doubt || strcmp(locked->state, "sending") == 0 ?
+			 errhint("Wait for what becomes of it: await_enterprise_connection(" INT64_FORMAT ").", id) : 0));
 }
 
 static void

@@ -553,6 +553,7 @@ add_leaf(const Reader *reader, const char *path, bool has_column)
 	Member	   *node = &reader->plan->root;
 	char	   *next = pstrdup(path);
 	bool		found = false;
+	bool		leaf = false;
 
 	while (next != NULL)
 	{
@@ -568,8 +569,9 @@ add_leaf(const Reader *reader, const char *path, bool has_column)
 			if ((found = strcmp(member->name, name) == 0))
 				break;
 		}
-		if (found && member->members == NIL)
-			break;				/* a leaf: it was given before */
+		leaf = found && member->members == NIL;
+		if (leaf)
+			break;				/* it was given before */
 		if (!found)
 		{
 			member = palloc0(sizeof(*member));
@@ -582,7 +584,7 @@ add_leaf(const Reader *reader, const char *path, bool has_column)
 	if (found)
 		refuse(reader, ERRCODE_INVALID_PARAMETER_VALUE,
 			   psprintf("parameter \"%s\" is given twice%s", path,
-						next != NULL || node->members != NIL ? ", in part and as a whole" : ""),
+						leaf && next == NULL ? "" : ", in part and as a whole"),
 			   NULL);
 	return node;
 }
