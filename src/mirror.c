@@ -157,17 +157,16 @@ note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
 }
 
 static void
-add_change(Mirror *mirror, const char *id, const char *key, const char *change)
+add_change(Mirror *mirror, Datum id, Datum key, const char *change)
 {
-	Datum		values[] = {CStringGetTextDatum(id), CStringGetTextDatum(change),
-	key ? CStringGetTextDatum(key) : (Datum) 0};
-	bool		nulls[] = {false, false, key == NULL};
+	Datum		values[] = {id, CStringGetTextDatum(change), key};
+	bool		nulls[] = {false, false, key == (Datum) 0};
 
 	tuplestore_putvalues(mirror->result->setResult, mirror->result->setDesc, values, nulls);
 }
 
 static void
-note_change(const char *id, const char *key, ClerkChange change, void *arg)
+note_change(Datum id, Datum key, ClerkChange change, void *arg)
 {
 	Mirror	   *mirror = arg;
 
@@ -179,7 +178,7 @@ note_change(const char *id, const char *key, ClerkChange change, void *arg)
 static void
 take_page(Mirror *mirror, const ClerkPage *page)
 {
-	for (int i = 0; i < page->count; i++)
+	for (int i = 0; mirror->had_rows && i < page->count; i++)
 	{
 		char	   *id = clerk_jsonb_string(page->elements[i], "id");
 
@@ -280,7 +279,8 @@ remove_row(Mirror *mirror, const char *id)
 	bool		held;
 
 	if (clerk_mirror_remove(server, id, mirror->since, &held))
-		add_change(mirror, id, key, held ? "gone" : "deleted");
+		add_change(mirror, CStringGetTextDatum(id), key ? CStringGetTextDatum(key) : (Datum) 0,
+				   held ? "gone" : "deleted");
 }
 
 static void
@@ -342,6 +342,10 @@ run_mirror(Mirror *mirror, bool force)
 	};
 
 	clerk_dispatch(mirror->settings, &pages);
+
+	/* What is in a table that was empty has just come from Clerk. */
+	if (!mirror->had_rows)
+		return;
 	tuplesort_performsort(mirror->seen);
 	advance_seen(mirror);
 	clerk_mirror_each_row(mirror->settings->server_name, visit_row, mirror);

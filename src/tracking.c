@@ -41,6 +41,7 @@ enum
 	COLUMN_SERVER = 1,
 	COLUMN_ID = 2,
 	COLUMN_CONNECTION = 10,
+	COLUMN_UPDATED_AT = 12,
 	COLUMN_SYNCED_AT = 13
 };
 
@@ -69,7 +70,7 @@ PG_FUNCTION_INFO_V1(track_enterprise_connection);
 	" synced_at = excluded.synced_at" \
 	" WHERE (known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at" \
 	" OR known.updated_at IS NULL OR excluded.updated_at IS NULL)"
-#define INSERTED "known.xmax::pg_catalog.text OPERATOR(pg_catalog.=) '0'"
+#define INSERTED "known.xmax OPERATOR(pg_catalog.=) 0"
 
 static ClerkStatement track_statement = {
 	.text = "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER
@@ -82,12 +83,11 @@ static ClerkStatement track_statement = {
 /* The name that a statement has for the rows of a page; no table's. */
 #define PAGE_ROWS "pg_clerk_page"
 
-/* A server may have an id twice on a page: the newer one counts. */
 static ClerkStatement track_page_statement = {
 	.text = "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER
-	" SELECT DISTINCT ON (p.id) p.server, p.id, p.key, p.organization_id, p.name, p.provider, p.domains, p.active,"
+	" SELECT p.server, p.id, p.key, p.organization_id, p.name, p.provider, p.domains, p.active,"
 	" p.sync_user_attributes, p.connection, p.created_at, p.updated_at, pg_catalog.clock_timestamp()"
-	" FROM " PAGE_ROWS " p ORDER BY p.id, p.updated_at DESC NULLS LAST"
+	" FROM " PAGE_ROWS " p"
 	ON_KNOWN " AND known.connection OPERATOR(pg_catalog.<>)"
 	" %1$s.enterprise_connection_merge(known.connection, excluded.connection)"
 	" RETURNING " INSERTED ", known.id, known.key",
@@ -581,23 +581,51 @@ page_descriptor(Relation rel)
 }
 
 /*
- * Put what is news of a page into the rows.  Most rows of most pages are as
- * they were, to the byte; but where there was none, the statement itself finds
- * out about the few that came since.
+ * Order by id, then the newest first.
  */
-static int64
-find_news(Relation rel, TupleDesc desc, bool had_rows, Jsonb *const *connections, int count,
-		  NameData *server, Tuplestorestate *rows)
+static int
+compare_news(const void *left, const void *right)
+{
+	const Columns *a = *(Columns *const *) left;
+	const Columns *b = *(Columns *const *) right;
+	const text *a_id = DatumGetTextPP(a->values[COLUMN_ID - 1]);
+	const text *b_id = DatumGetTextPP(b->values[COLUMN_ID - 1]);
+	int			a_len = VARSIZE_ANY_EXHDR(a_id);
+	int			b_len = VARSIZE_ANY_EXHDR(b_id);
+	int			order = memcmp(VARDATA_ANY(a_id), VARDATA_ANY(b_id), Min(a_len, b_len));
+	TimestampTz a_time = a->nulls[COLUMN_UPDATED_AT - 1] == 'n' ? PG_INT64_MIN :
+		DatumGetTimestampTz(a->values[COLUMN_UPDATED_AT - 1]);
+	TimestampTz b_time = b->nulls[COLUMN_UPDATED_AT - 1] == 'n' ? PG_INT64_MIN :
+		DatumGetTimestampTz(b->values[COLUMN_UPDATED_AT - 1]);
+
+	if (order != 0 || a_len != b_len)
+		return order != 0 ? order : a_len - b_len;
+	return a_time > b_time ? -1 : a_time < b_time;
+}
+
+static bool
+same_id(const Columns *a, const Columns *b)
+{
+	return DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
+												a->values[COLUMN_ID - 1], b->values[COLUMN_ID - 1]));
+}
+
+/*
+ * What is news of a page.  Most rows of most pages are as they were, to the
+ * byte; but where there was none, the statement itself finds out about the
+ * few that came since.
+ */
+static int
+find_news(Relation rel, bool had_rows, Jsonb *const *connections, int count, NameData *server,
+		  Columns **news)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int64		news = 0;
+	int			found = 0;
 
 	for (int i = 0; i < count; i++)
 	{
 		JsonbValue	buf;
 		JsonbValue *value = JB_ROOT_IS_OBJECT(connections[i]) ? member(connections[i], "id", jbvString, &buf) : NULL;
-		Columns		columns;
-		bool		nulls[CLERK_STATEMENT_MAX_ARGS];
 		Datum		id;
 		bool		known = false;
 
@@ -608,14 +636,35 @@ find_news(Relation rel, TupleDesc desc, bool had_rows, Jsonb *const *connections
 			(is_as_known(rel, snapshot, NameGetDatum(server), id, connections[i], &known) ||
 			 (known && !learns(NameGetDatum(server), id, connections[i]))))
 			continue;
-		columns_of(&columns, connections[i], server, NULL);
-		for (int column = 0; column < columns.count; column++)
-			nulls[column] = columns.nulls[column] == 'n';
-		tuplestore_putvalues(rows, desc, columns.values, nulls);
-		news++;
+		news[found] = palloc(sizeof(Columns));
+		columns_of(news[found++], connections[i], server, NULL);
 	}
 	UnregisterSnapshot(snapshot);
-	return news;
+	return found;
+}
+
+/*
+ * Put news into the rows of the statement.  A server may have an id twice on
+ * a page: the newer one counts.
+ */
+static int64
+put_news(Columns **news, int count, TupleDesc desc, Tuplestorestate *rows)
+{
+	int64		put = 0;
+
+	qsort(news, count, sizeof(*news), compare_news);
+	for (int i = 0; i < count; i++)
+	{
+		bool		nulls[CLERK_STATEMENT_MAX_ARGS];
+
+		if (i > 0 && same_id(news[i], news[i - 1]))
+			continue;
+		for (int column = 0; column < news[i]->count; column++)
+			nulls[column] = news[i]->nulls[column] == 'n';
+		tuplestore_putvalues(rows, desc, news[i]->values, nulls);
+		put++;
+	}
+	return put;
 }
 
 /*
@@ -623,11 +672,11 @@ find_news(Relation rel, TupleDesc desc, bool had_rows, Jsonb *const *connections
  * connection has been deleted since, and the page was older than that.
  */
 static bool
-deleted_meanwhile(Relation rel, NameData *server, const char *id)
+deleted_meanwhile(Relation rel, NameData *server, Datum id)
 {
 	bool		known;
 
-	(void) is_as_known(rel, GetActiveSnapshot(), NameGetDatum(server), CStringGetTextDatum(id), NULL, &known);
+	(void) is_as_known(rel, GetActiveSnapshot(), NameGetDatum(server), id, NULL, &known);
 	return known;
 }
 
@@ -646,10 +695,13 @@ clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, 
 		.reldata = rows,
 	};
 	MemoryContext caller = CurrentMemoryContext;
+	Columns   **news = palloc(sizeof(*news) * Max(count, 1));
 	NameData	name;
+	int			found;
 
 	namestrcpy(&name, server);
-	page.md.enrtuples = find_news(rel, page.md.tupdesc, had_rows, connections, count, &name, rows);
+	found = find_news(rel, had_rows, connections, count, &name, news);
+	page.md.enrtuples = put_news(news, found, page.md.tupdesc, rows);
 	if (page.md.enrtuples > 0)
 	{
 		SPI_connect();
@@ -660,14 +712,14 @@ clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, 
 		{
 			bool		isnull;
 			bool		inserted = DatumGetBool(clerk_row_datum(i, 1, &isnull));
-			char	   *id = clerk_row_text(i, 2);
-			char	   *key = clerk_row_text(i, 3);
+			Datum		id = clerk_row_datum(i, 2, &isnull);
+			Datum		key = clerk_row_datum(i, 3, &isnull);
 			MemoryContext old = MemoryContextSwitchTo(caller);
 
 			if (inserted && had_rows && deleted_meanwhile(rel, &name, id))
-				(void) clerk_untrack(server, id);
+				(void) clerk_untrack(server, TextDatumGetCString(id));
 			else
-				visit(id, key, inserted ? CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED, arg);
+				visit(id, isnull ? (Datum) 0 : key, inserted ? CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED, arg);
 			MemoryContextSwitchTo(old);
 		}
 		SPI_finish();

@@ -68,7 +68,8 @@ typedef enum ClerkChange
 	CLERK_CHANGE_UPDATED
 } ClerkChange;
 
-typedef void (*ClerkChangeVisitor) (const char *id, const char *key, ClerkChange change, void *arg);
+/* id and key are texts; key is 0 if there is none. */
+typedef void (*ClerkChangeVisitor) (Datum id, Datum key, ClerkChange change, void *arg);
 extern void clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, int count,
 							  ClerkChangeVisitor visit, void *arg);
 
