@@ -22,6 +22,7 @@
 #include "origin.h"
 #include "statements.h"
 #include "storage/lock.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -165,6 +166,7 @@ arm_enterprise_connections(PG_FUNCTION_ARGS)
 
 	if (!clerk_server_ownercheck(oid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_SERVER, server);
+	PreventCommandIfReadOnly("arm_enterprise_connections()");
 	write_origin(server, true);
 	release_held(PG_GETARG_NAME(0));
 	PG_RETURN_VOID();

@@ -209,7 +209,7 @@ sub search
 		BEGIN
 			FOR r IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 				WHERE c.relkind IN ('r', 'v', 'm', 'p') AND n.nspname IN ('pg_catalog', 'information_schema', 'public')
-				AND has_table_privilege(c.oid, 'SELECT') AND c.relname <> ALL ('$except')
+				AND has_table_privilege(c.oid, 'SELECT') AND c.relname <> ALL ('$except') AND c.relname NOT LIKE '%\\_numa'
 			LOOP
 				BEGIN
 					EXECUTE format('INSERT INTO found SELECT %L, s.n FROM unnest(ARRAY[$secrets]) WITH ORDINALITY AS s (t, n)'
