@@ -381,9 +381,12 @@ sub finish
 
 	while (my @wanted = grep { $open{$_} && index($self->{text}{$_}, "$marker\n") < 0 } keys %open)
 	{
-		my $left  = $end - time;
+		my $left = $end - time;
+
+		$! = 0;
 		my @ready = $left > 0 ? IO::Select->new(map { $self->{$_} } @wanted)->can_read($left) : ();
 
+		next if !@ready && $!{EINTR};
 		die "no end of a statement within the time" unless @ready;
 		for my $name (@wanted)
 		{
