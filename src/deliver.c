@@ -389,20 +389,21 @@ judge_duplicate(Delivery *delivery, const ClerkReport *report)
 	const ClerkRequestRow *row = delivery->row;
 	int64		awaits;
 	Jsonb	   *keeps;
+	ClerkVerdict verdict = clerk_outbox_in_the_way(row, clerk_is_duplicate_organization(report), &awaits, &keeps);
 
 	delivery->yields = true;
-	switch (clerk_outbox_in_the_way(row, clerk_is_duplicate_organization(report), &awaits, &keeps))
+
+	/* It has given up already what it can. */
+	if (verdict == CLERK_EXCHANGE && delivery->gives_up)
+		verdict = CLERK_AGAIN;
+	switch (verdict)
 	{
 		case CLERK_WAIT:
 			judged_waiting(delivery, report, awaits);
 			return;
 		case CLERK_EXCHANGE:
-			if (!delivery->gives_up)
-			{
-				judged_exchange(delivery, awaits, keeps);
-				return;
-			}
-			/* FALLTHROUGH */
+			judged_exchange(delivery, awaits, keeps);
+			return;
 		case CLERK_AGAIN:
 			judged_again(delivery, report);
 			delivery->outcome.delay = Min(delivery->outcome.delay, BACKOFF_DOMAIN);

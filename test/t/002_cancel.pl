@@ -110,7 +110,7 @@ my $activity = wait_until(
 		return $row =~ /^Extension/ && $row;
 	},
 	'the wait event');
-my $event = $node->pg_version >= 17 ? 'ClerkApi' : 'Extension';
+my $event = $node->safe_psql('postgres', 'SHOW server_version_num') >= 170000 ? 'ClerkApi' : 'Extension';
 like($activity, qr/^Extension:$event /, "the wait event is Extension:$event");
 like($activity, qr/create_enterprise_connection/, 'the activity is the query');
 unlike($activity, qr/\Q$key\E/, 'without the key');
