@@ -243,6 +243,18 @@ clerk_timeline(void)
 #endif
 }
 
+/* A descriptor that was put together is complete; before 19, without a word. */
+#include "access/tupdesc.h"
+
+static inline TupleDesc
+clerk_complete_descriptor(TupleDesc desc)
+{
+#if PG_VERSION_NUM >= 190000
+	TupleDescFinalize(desc);
+#endif
+	return desc;
+}
+
 /* The sequence of an identity column. */
 #include "catalog/dependency.h"
 #include "utils/rel.h"

@@ -19,6 +19,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -577,7 +578,7 @@ page_descriptor(Relation rel)
 
 	for (int i = 1; i <= desc->natts; i++)
 		TupleDescCopyEntry(desc, i, RelationGetDescr(rel), i);
-	return desc;
+	return clerk_complete_descriptor(desc);
 }
 
 /*
