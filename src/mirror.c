@@ -27,6 +27,7 @@
 #include "tracking.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -47,7 +48,7 @@ typedef struct Mirror
 	ReturnSetInfo *result;		/* where the changes go */
 	TimestampTz since;			/* before the first request */
 	MemoryContext scratch;		/* reset after each page or row */
-	bool		had_rows;		/* at the beginning */
+	Snapshot	before;			/* of the rows at the beginning; NULL: none */
 
 	/* pages */
 	bool		first_sent;
@@ -178,14 +179,14 @@ note_change(Datum id, Datum key, ClerkChange change, void *arg)
 static void
 take_page(Mirror *mirror, const ClerkPage *page)
 {
-	for (int i = 0; mirror->had_rows && i < page->count; i++)
+	for (int i = 0; mirror->before != NULL && i < page->count; i++)
 	{
 		char	   *id = clerk_jsonb_string(page->elements[i], "id");
 
 		if (id != NULL)
 			put_id(mirror->seen, id);
 	}
-	clerk_mirror_page(mirror->settings->server_name, mirror->had_rows, page->elements, page->count, note_change, mirror);
+	clerk_mirror_page(mirror->settings->server_name, mirror->before, page->elements, page->count, note_change, mirror);
 }
 
 static void
@@ -290,7 +291,7 @@ unseen_done(ClerkCall *call, void *arg)
 	MemoryContext old = MemoryContextSwitchTo(mirror->scratch);
 
 	if (call->result != NULL)
-		clerk_mirror_page(mirror->settings->server_name, mirror->had_rows, &call->result, 1, note_change, mirror);
+		clerk_mirror_page(mirror->settings->server_name, mirror->before, &call->result, 1, note_change, mirror);
 	else if (clerk_report_is_gone(call->report))
 		remove_row(mirror, call->id);
 	else
@@ -344,7 +345,7 @@ run_mirror(Mirror *mirror, bool force)
 	clerk_dispatch(mirror->settings, &pages);
 
 	/* What is in a table that was empty has just come from Clerk. */
-	if (!mirror->had_rows)
+	if (mirror->before == NULL)
 		return;
 	tuplesort_performsort(mirror->seen);
 	advance_seen(mirror);
@@ -376,11 +377,12 @@ mirror_enterprise_connections(PG_FUNCTION_ARGS)
 
 	mirror->seen = begin_sort();
 	mirror->unseen = begin_sort();
-	mirror->had_rows = clerk_mirror_begin(mirror->settings->server_name);
+	mirror->before = clerk_mirror_begin(mirror->settings->server_name);
 	mirror->since = GetCurrentTimestamp();
 	run_mirror(mirror, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
 	tuplesort_end(mirror->seen);
 	tuplesort_end(mirror->unseen);
+	UnregisterSnapshot(mirror->before);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 	return (Datum) 0;
 }

@@ -527,9 +527,10 @@ is_as_known(Relation rel, Snapshot snapshot, Datum server, Datum id, const Jsonb
 	return result;
 }
 
-bool
+Snapshot
 clerk_mirror_begin(const char *server)
 {
+	Snapshot	before;
 	Relation	rel;
 	LOCKTAG		tag;
 	NameData	name;
@@ -542,13 +543,18 @@ clerk_mirror_begin(const char *server)
 					   hash_bytes((const unsigned char *) server, (int) strlen(server)), LOCK_MIRROR);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 
+	/* The query's snapshot is older than the wait. */
+	before = RegisterSnapshot(GetLatestSnapshot());
 	rel = table_open(clerk_catalog()->connections, AccessShareLock);
 	ScanKeyInit(&key, COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
-	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, GetActiveSnapshot(), 1, &key);
+	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, before, 1, &key);
 	had_rows = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return had_rows;
+	if (had_rows)
+		return before;
+	UnregisterSnapshot(before);
+	return NULL;
 }
 
 /*
@@ -673,16 +679,16 @@ put_news(Columns **news, int count, TupleDesc desc, Tuplestorestate *rows)
  * connection has been deleted since, and the page was older than that.
  */
 static bool
-deleted_meanwhile(Relation rel, NameData *server, Datum id)
+deleted_meanwhile(Relation rel, Snapshot before, NameData *server, Datum id)
 {
 	bool		known;
 
-	(void) is_as_known(rel, GetActiveSnapshot(), NameGetDatum(server), id, NULL, &known);
+	(void) is_as_known(rel, before, NameGetDatum(server), id, NULL, &known);
 	return known;
 }
 
 void
-clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, int count,
+clerk_mirror_page(const char *server, Snapshot before, Jsonb *const *connections, int count,
 				  ClerkChangeVisitor visit, void *arg)
 {
 	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
@@ -701,7 +707,7 @@ clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, 
 	int			found;
 
 	namestrcpy(&name, server);
-	found = find_news(rel, had_rows, connections, count, &name, news);
+	found = find_news(rel, before != NULL, connections, count, &name, news);
 	page.md.enrtuples = put_news(news, found, page.md.tupdesc, rows);
 	if (page.md.enrtuples > 0)
 	{
@@ -717,7 +723,7 @@ clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, 
 			Datum		key = clerk_row_datum(i, 3, &isnull);
 			MemoryContext old = MemoryContextSwitchTo(caller);
 
-			if (inserted && had_rows && deleted_meanwhile(rel, &name, id))
+			if (inserted && before != NULL && deleted_meanwhile(rel, before, &name, id))
 				(void) clerk_untrack(server, TextDatumGetCString(id));
 			else
 				visit(id, isnull ? (Datum) 0 : key, inserted ? CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED, arg);

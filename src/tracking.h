@@ -14,6 +14,7 @@
 
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
+#include "utils/snapshot.h"
 
 /* What a row says of its connection; strings palloc'd, NULL where it does. */
 typedef struct ClerkTracked
@@ -51,10 +52,11 @@ extern char *clerk_tracked_key(const char *server, const char *id);
 extern char *clerk_tracked_provider(const char *server, const char *id);
 
 /*
- * Begin a mirror, of which only one of a server runs at a time.  Returns
- * whether the server had rows, in the active snapshot.
+ * Begin a mirror, of which only one of a server runs at a time.  Returns what
+ * was in the table then, after the wait for another one: a registered
+ * snapshot, or NULL if the server had no rows.
  */
-extern bool clerk_mirror_begin(const char *server);
+extern Snapshot clerk_mirror_begin(const char *server);
 
 /*
  * Track what is news of the connections of a page, and visit the rows that it
@@ -70,7 +72,7 @@ typedef enum ClerkChange
 
 /* id and key are texts; key is 0 if there is none. */
 typedef void (*ClerkChangeVisitor) (Datum id, Datum key, ClerkChange change, void *arg);
-extern void clerk_mirror_page(const char *server, bool had_rows, Jsonb *const *connections, int count,
+extern void clerk_mirror_page(const char *server, Snapshot before, Jsonb *const *connections, int count,
 							  ClerkChangeVisitor visit, void *arg);
 
 /* Visit all rows of the server in the order of their ids (C collation). */
