@@ -342,6 +342,19 @@ CALL pg_temp.hurry();
 CALL pg_temp.deliver_until(5, 'failed');
 SELECT * FROM outbox WHERE id = 5;
 SELECT method, status, count(*) FROM pg_temp.sent() GROUP BY 1, 2 ORDER BY 1 DESC;
+-- so does an upsert of what Clerk lists, refuses to create, and says is gone
+CALL pg_temp.start_over();
+SELECT enqueue_enterprise_connection('upsert', pg_temp.params('A'), 'a') AS request;
+CALL deliver_enterprise_connections();
+DELETE FROM enterprise_connection_requests;
+SELECT mock.script('{"match": {"method": "PATCH"}, "times": 0, "status": 404, "headers": {"Content-Type": "application/json"}, "body": {"errors": [{"message": "gone", "code": "resource_not_found"}]}}');
+SELECT enqueue_enterprise_connection('upsert', pg_temp.params('A', more => '{"active": false}'), 'a') AS request;
+CALL deliver_enterprise_connections();
+SELECT * FROM outbox;
+CALL pg_temp.hurry();
+CALL deliver_enterprise_connections();
+SELECT * FROM outbox;
+SELECT method, status FROM pg_temp.sent();
 ALTER SYSTEM RESET pg_clerk.max_attempts;
 CALL pg_temp.reloaded('pg_clerk.max_attempts', '20');
 -- a server that has said 429 is left alone as long as it wants, but nobody waits for that
@@ -926,6 +939,23 @@ SELECT id, role, state, superseded_by, params FROM enterprise_connection_request
 CALL deliver_enterprise_connections();
 SELECT id, role, state, superseded_by, params FROM enterprise_connection_requests ORDER BY id;
 SELECT method, body FROM pg_temp.sent();
+-- who waits for a request that another role's delete has superseded, is told so
+CALL pg_temp.start_over();
+SET ROLE regress_app;
+SELECT enqueue_enterprise_connection('upsert', '{"name": "App", "provider": "saml_okta", "domains": ["app.example"]}', 'shared') AS request;
+SELECT enqueue_enterprise_connection('upsert', '{"name": "Other", "provider": "saml_okta", "domains": ["other.example"]}', 'other') AS request;
+RESET ROLE;
+CALL deliver_enterprise_connections();
+SET ROLE regress_app;
+SELECT enqueue_enterprise_connection('update', '{"domains": ["other.example"]}', 'shared') AS request;
+SET ROLE regress_app_2;
+SELECT enqueue_enterprise_connection('delete', key => 'shared') AS request;
+RESET ROLE;
+CALL deliver_enterprise_connections();
+SELECT id, state FROM outbox;
+SET ROLE regress_app;
+SELECT await_enterprise_connection(3);
+RESET ROLE;
 -- what is not allowed any more, or not there any more
 CALL pg_temp.start_over();
 SET ROLE regress_app;
@@ -1010,6 +1040,52 @@ CALL pg_temp.deliver_until(3, 'delivered');
 SELECT id, state, connection_id IS NOT NULL AS known FROM outbox;
 SELECT method, body->>'name' AS name, status FROM pg_temp.sent() ORDER BY method, name;
 SELECT name, count(*) FROM mock.connections() AS m, LATERAL (SELECT m->>'name') AS n (name) GROUP BY 1 ORDER BY 1;
+-- nor may a newer one of its key take it over before
+CALL pg_temp.start_over();
+SELECT enqueue_enterprise_connection('upsert', pg_temp.params('Lost'), 'lost') AS request;
+CALL deliver_enterprise_connections();
+TRUNCATE enterprise_connections;
+UPDATE enterprise_connection_requests SET state = 'queued', attempts = 0, started_at = NULL, finished_at = NULL, step = NULL, http_status = NULL, connection_id = NULL, next_attempt_at = created_at;
+UPDATE enterprise_connection_requests SET look_up = true;
+SELECT enqueue_enterprise_connection('upsert', pg_temp.params('Renamed'), 'lost') AS request;
+CALL deliver_enterprise_connections();
+SELECT id, state FROM outbox;
+CALL pg_temp.hurry();
+CALL pg_temp.deliver_until(2, 'delivered');
+SELECT id, state FROM outbox;
+SELECT m->>'name' AS name FROM mock.connections() AS m;
+
+--
+-- A trigger of the user's on the tracking table: the row fails, the server goes on, whatever it raises
+--
+CALL pg_temp.start_over();
+CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not wanted' USING ERRCODE = '55000'; END$$;
+CREATE TRIGGER refuse BEFORE INSERT ON enterprise_connections FOR EACH ROW WHEN (new.name = 'Refused') EXECUTE FUNCTION pg_temp.refuse();
+SELECT enqueue_enterprise_connection('create', pg_temp.params('Refused')) AS request;
+SELECT enqueue_enterprise_connection('create', pg_temp.params('Taken')) AS request;
+CALL deliver_enterprise_connections();
+TABLE outbox;
+SELECT reason FROM enterprise_connection_pauses;
+DROP TRIGGER refuse ON enterprise_connections;
+-- it is not made twice
+SELECT retry_enterprise_connection_request(1);
+CALL deliver_enterprise_connections();
+SELECT id, state, r.error->>'message' AS message, r.error->>'hint' AS hint FROM enterprise_connection_requests AS r WHERE id = 1;
+SELECT method, body->>'name' AS name, status FROM pg_temp.sent();
+
+--
+-- Who waits for a create without a key goes on as soon as that is finished
+--
+CALL pg_temp.start_over();
+SELECT mock.script('{"match": {"method": "POST"}, "apply": true, "status": 500, "body": ""}');
+SELECT enqueue_enterprise_connection('create', pg_temp.params('A')) AS request;
+CALL deliver_enterprise_connections();
+SELECT enqueue_enterprise_connection('upsert', pg_temp.params('B', 'a.example'), 'b') AS request;
+CALL deliver_enterprise_connections();
+SELECT id, state, awaits FROM enterprise_connection_requests ORDER BY id;
+UPDATE enterprise_connection_requests SET next_attempt_at = CASE id WHEN 1 THEN now() ELSE now() + '1 h' END;
+CALL pg_temp.deliver_until(1, 'delivered');
+TABLE outbox;
 
 --
 -- What an operator looks at

@@ -441,8 +441,13 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 		/* The key gets a new one. */
 		delivery->untrack = row->connection_id;
 		delivery->outcome.connection_id = "";
-		delivery->outcome.uncounted = true;
-		judged(delivery, "queued", 0);
+
+		/* At once, but only once: Clerk may list what it says is gone. */
+		delivery->outcome.uncounted = row->attempts == 1;
+		if (row->attempts == 1)
+			judged(delivery, "queued", 0);
+		else
+			judged_again(delivery, report);
 	}
 	else if (clerk_is_duplicate(report))
 		judge_duplicate(delivery, report);
@@ -490,19 +495,26 @@ judge_success(Delivery *delivery)
 		judged(delivery, "delivered", -1);
 }
 
+static ClerkReport
+report_of_error(const ErrorData *error)
+{
+	return (ClerkReport)
+	{
+		.sqlerrcode = error->sqlerrcode,
+			.message = error->message,
+			.detail = error->detail,
+			.hint = error->hint,
+			.retry_after = -1,
+	};
+}
+
 /*
- * An error while preparing or committing, not of Clerk's.
+ * An error while preparing, not of Clerk's.
  */
 static void
 judge_error(Delivery *delivery, const ErrorData *error)
 {
-	ClerkReport report = {
-		.sqlerrcode = error->sqlerrcode,
-		.message = error->message,
-		.detail = error->detail,
-		.hint = error->hint,
-		.retry_after = -1,
-	};
+	ClerkReport report = report_of_error(error);
 
 	if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
 		judged_failed(delivery, &report);
@@ -624,8 +636,12 @@ prepare_create(Delivery *delivery)
 	if (row->connection_id != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("key \"%s\" belongs to enterprise connection \"%s\" already", row->key, row->connection_id),
-				 errhint("Enqueue an upsert, which changes it.")));
+				 row->key ?
+				 errmsg("key \"%s\" belongs to enterprise connection \"%s\" already", row->key, row->connection_id) :
+				 errmsg("the request has made enterprise connection \"%s\" already", row->connection_id),
+				 row->key ?
+				 errhint("Enqueue an upsert, which changes it.") :
+				 errhint("If it is not tracked, run mirror_enterprise_connections(). Then cancel this request.")));
 	delivery->params = params_for_create(delivery->settings, row);
 	delivery->call.endpoint = CLERK_CREATE;
 	delivery->call.body = delivery->params->body;
@@ -1266,6 +1282,7 @@ static bool
 commit_outcome(Loop *loop, Delivery *delivery)
 {
 	ErrorData  *error;
+	ClerkReport report;
 
 	MemoryContextSwitchTo(delivery->context);
 	error = run_in_subtransaction(write_outcome, delivery);
@@ -1283,13 +1300,17 @@ commit_outcome(Loop *loop, Delivery *delivery)
 		return false;
 	}
 
-	/* The row fails, with the reason; what Clerk has done stays to be mirrored. */
+	/*
+	 * The row fails, with the reason; what Clerk has done stays to be mirrored.
+	 * Whatever the reason, it is not the server's key.
+	 */
 	MemoryContextSwitchTo(delivery->context);
 	delivery->track = NULL;
 	delivery->untrack = NULL;
 	delivery->next = NULL;
 	delivery->outcome.uncounted = false;
-	judge_error(delivery, error);
+	report = report_of_error(error);
+	judged_failed(delivery, &report);
 	error = run_in_subtransaction(write_outcome, delivery);
 	MemoryContextSwitchTo(loop->context);
 	if (error != NULL)
@@ -1316,6 +1337,7 @@ go_on(Loop *loop, Delivery *delivery)
 	memset(&delivery->outcome, 0, sizeof(delivery->outcome));
 	delivery->outcome.delay = -1;
 	delivery->track = NULL;
+	delivery->yields = false;
 	delivery->state = DELIVERY_READY;
 	delivery->call = (ClerkCall)
 	{

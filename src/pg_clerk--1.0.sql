@@ -672,11 +672,14 @@ BEGIN
 		$1 := next.lane;
 		$2 := next.server;
 		EXIT WHEN NOT FOUND;
-		SELECT q.state, q.next_attempt_at INTO head FROM @extschema@.enterprise_connection_requests q
+		SELECT q.id, q.state, q.next_attempt_at INTO head FROM @extschema@.enterprise_connection_requests q
 		WHERE (q.lane, q.server) >= (next.lane, next.server) AND (q.lane, q.server) <= (next.lane, next.server) AND q.lane IS NOT NULL
 			AND q.state IN ('queued', 'sending', 'in_doubt')
 		ORDER BY q.lane, q.server, q.id LIMIT 1;
 		IF head.state = 'queued' AND head.next_attempt_at = 'infinity' THEN
+			-- whoever has it locked must not hold up all others: the next sweep finds it
+			PERFORM FROM @extschema@.enterprise_connection_requests q WHERE q.id = head.id FOR UPDATE SKIP LOCKED;
+			CONTINUE WHEN NOT FOUND;
 			PERFORM @extschema@.enterprise_connection_advance_lane(next.lane, next.server);
 		END IF;
 	END LOOP;
@@ -751,7 +754,9 @@ BEGIN
 			-- put behind by the loop's own update a moment ago; by the id, see below
 			CONTINUE WHEN NOT EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
 				WHERE q.id = due.id AND q.state || '' = 'queued' AND q.next_attempt_at <> 'infinity');
-			WHILE due.operation = 'upsert' AND due.attempts = 0 AND due.doubt_since IS NULL LOOP
+			WHILE due.operation = 'upsert' AND due.attempts = 0 AND due.doubt_since IS NULL
+				-- a server before a failover may have sent it
+				AND NOT due.look_up LOOP
 				-- the next one, and no other, even if somebody has it locked
 				SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
 				WHERE (q.lane, q.server, q.id) > (due.lane, $1, due.id) AND (q.lane, q.server) <= (due.lane, $1) AND q.lane IS NOT NULL
@@ -1062,9 +1067,9 @@ BEGIN
 	END IF;
 	IF ended AND at.lane IS NOT NULL THEN
 		PERFORM @extschema@.enterprise_connection_advance_lane(at.lane, at.server);
-		IF EXISTS (SELECT FROM @extschema@.enterprise_connection_requests w WHERE w.awaits = $1) THEN
-			PERFORM @extschema@.enterprise_connection_wake($1);
-		END IF;
+	END IF;
+	IF ended AND EXISTS (SELECT FROM @extschema@.enterprise_connection_requests w WHERE w.awaits = $1) THEN
+		PERFORM @extschema@.enterprise_connection_wake($1);
 	END IF;
 	RETURN true;
 END

@@ -276,14 +276,19 @@ look_at(int64 id, Look *look)
 	SPI_finish();
 }
 
+/*
+ * superseded: the request of the caller's that this one has superseded, or 0.
+ */
 static void
-check_role(const char *role, bool found, int64 id)
+check_role(const char *role, bool found, int64 id, int64 superseded)
 {
 	Oid			oid = found ? get_role_oid(role, true) : InvalidOid;
 
 	if (!found || (OidIsValid(oid) ? !has_privs_of_role(GetUserId(), oid) : !superuser()))
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
+				 superseded ?
+				 errmsg("request " INT64_FORMAT " was superseded by request " INT64_FORMAT ", which cannot be seen", superseded, id) :
 				 errmsg("there is no request " INT64_FORMAT, id),
 				 errdetail("It may be that of a role whose privileges you do not have, or one that was deleted after pg_clerk.retention.")));
 }
@@ -322,6 +327,7 @@ await_enterprise_connection(PG_FUNCTION_ARGS)
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk await",
 												  ALLOCSET_SMALL_SIZES);
 	int64		id;
+	int64		superseded = 0;
 	int64		until = -1;
 	int64		pause = AWAIT_FIRST;
 	Look		look;
@@ -347,7 +353,7 @@ await_enterprise_connection(PG_FUNCTION_ARGS)
 		old = MemoryContextSwitchTo(scratch);
 		look_at(id, &look);
 		MemoryContextSwitchTo(old);
-		check_role(look.role, look.found, id);
+		check_role(look.role, look.found, id, superseded);
 		if (look.mine)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -356,7 +362,10 @@ await_enterprise_connection(PG_FUNCTION_ARGS)
 		if (strcmp(look.state, "delivered") == 0)
 			break;
 		if (strcmp(look.state, "superseded") == 0)
+		{
+			superseded = id;
 			id = look.superseded_by;
+		}
 		else if (strcmp(look.state, "failed") == 0)
 			raise_stored_error(&look);
 		else if (strcmp(look.state, "cancelled") == 0)
@@ -416,7 +425,7 @@ lock_request(int64 id, Locked *locked)
 		locked->scrubbed = DatumGetBool(clerk_row_datum(0, 7, &isnull));
 	}
 	SPI_finish();
-	check_role(role, found, id);
+	check_role(role, found, id, 0);
 }
 
 static void
