@@ -56,24 +56,32 @@ clerk_page_query(const char *filters, int64 offset, int64 limit)
 }
 
 /*
+ * An element's id, not a copy of it; false if it has none.
+ */
+static bool
+element_id(Jsonb *element, JsonbValue *id)
+{
+	return JB_ROOT_IS_OBJECT(element) &&
+		getKeyJsonValueFromContainer(&element->root, "id", 2, id) != NULL && id->type == jbvString;
+}
+
+/*
  * Was the element on the page before this one?  What comes again is what was
  * at its end.
  */
 static bool
 seen_before(const ClerkPager *pager, Jsonb *element)
 {
-	char	   *id = pager->previous ? clerk_jsonb_string(element, "id") : NULL;
+	JsonbValue	id;
+	JsonbValue	other;
 
-	for (int i = id ? pager->previous->count - 1 : -1; i >= 0; i--)
-	{
-		char	   *other = clerk_jsonb_string(pager->previous->elements[i], "id");
-		bool		same = other != NULL && strcmp(id, other) == 0;
-
-		if (other != NULL)
-			pfree(other);
-		if (same)
+	if (pager->previous == NULL || !element_id(element, &id))
+		return false;
+	for (int i = pager->previous->count - 1; i >= 0; i--)
+		if (element_id(pager->previous->elements[i], &other) &&
+			id.val.string.len == other.val.string.len &&
+			memcmp(id.val.string.val, other.val.string.val, id.val.string.len) == 0)
 			return true;
-	}
 	return false;
 }
 
