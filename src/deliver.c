@@ -124,6 +124,7 @@ typedef struct Delivery
 	ClerkParams *params;
 	ClerkCall	call;
 	ClerkHttpRequest *request;
+	ClerkJson  *wanted;			/* what is looked up: the body, parsed */
 
 	/* what it has come to */
 	ClerkOutcome outcome;
@@ -135,6 +136,15 @@ typedef struct Delivery
 	int64		awaits;			/* the request to wait for afterwards */
 	int64		not_before;		/* ms; of committing it, if a row was locked */
 } Delivery;
+
+/* A connection that a look-up has come across. */
+typedef struct Candidate
+{
+	Jsonb	   *connection;
+	ClerkJson  *json;			/* the same */
+	char	   *id;
+	TimestampTz created_at;
+} Candidate;
 
 /* The look-up of what is in doubt at a server: one listing for all. */
 typedef struct LookUp
@@ -891,6 +901,15 @@ judge_doubt_error(Delivery *delivery, const ErrorData *error)
 }
 
 static void
+prepare_doubt(Delivery *delivery)
+{
+	const char *fault;
+
+	prepare(delivery);
+	delivery->wanted = clerk_json_parse(delivery->params->body->text, delivery->params->body->len, &fault);
+}
+
+static void
 take_doubts(Loop *loop, Server *server, List *rows)
 {
 	MemoryContext context = AllocSetContextCreate(loop->context, "pg_clerk look-up",
@@ -910,7 +929,7 @@ take_doubts(Loop *loop, Server *server, List *rows)
 		delivery->row->step = "create";
 		delivery->row->connection_id = NULL;
 		look_up->oldest = Min(look_up->oldest, delivery->row->doubt_since - CLOCK_SKEW);
-		error = run_in_subtransaction(prepare, delivery);
+		error = run_in_subtransaction(prepare_doubt, delivery);
 		if (error != NULL)
 			judge_doubt_error(delivery, error);
 		else if (look_up->settings == NULL)
@@ -1056,22 +1075,16 @@ created_at(Jsonb *connection)
  * Is the connection what this request in doubt has made?
  */
 static bool
-made_by(const LookUp *look_up, const Delivery *delivery, Jsonb *connection)
+made_by(const LookUp *look_up, const Delivery *delivery, const Candidate *candidate)
 {
 	const ClerkRequestRow *row = delivery->row;
-	const char *fault;
-	ClerkJson  *wanted;
-	ClerkJson  *found;
-	char	   *id = clerk_jsonb_string(connection, "id");
+	const char *id = candidate->id;
 	char	   *key;
 	ListCell   *lc;
 
-	if (delivery->state == DELIVERY_JUDGED || id == NULL ||
-		created_at(connection) < row->doubt_since - CLOCK_SKEW)
-		return false;
-	wanted = clerk_json_parse(delivery->params->body->text, delivery->params->body->len, &fault);
-	found = clerk_json_from_jsonb(connection, &fault);
-	if (found == NULL || !clerk_same_connection(wanted, found) ||
+	if (delivery->state == DELIVERY_JUDGED ||
+		candidate->created_at < row->doubt_since - CLOCK_SKEW ||
+		!clerk_same_connection(delivery->wanted, candidate->json) ||
 		clerk_outbox_made_by_other(row, id))
 		return false;
 	foreach(lc, look_up->deliveries)
@@ -1111,26 +1124,46 @@ adopt(Delivery *delivery, Jsonb *connection)
 	MemoryContextSwitchTo(old);
 }
 
+static void
+search_candidate(LookUp *look_up, const Candidate *candidate)
+{
+	ListCell   *lc;
+
+	if (candidate->json == NULL || candidate->id == NULL)
+		return;
+	foreach(lc, look_up->deliveries)
+		if (made_by(look_up, lfirst(lc), candidate))
+			adopt(lfirst(lc), candidate->connection);
+}
+
 /*
- * Look through a page.  Returns whether another is needed.
+ * Look through a page.  Returns whether another is needed.  There can be many
+ * on it, and many that are in doubt.
  */
 static bool
 search_page(LookUp *look_up, const ClerkPage *page)
 {
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk candidate",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(scratch);
 	bool		old = false;
 
 	for (int i = 0; i < page->count; i++)
 	{
-		Jsonb	   *connection = page->elements[i];
-		ListCell   *lc;
+		Candidate	candidate = {.connection = page->elements[i]};
+		const char *fault;
 
-		if (!JB_ROOT_IS_OBJECT(connection))
+		MemoryContextReset(scratch);
+		if (!JB_ROOT_IS_OBJECT(candidate.connection))
 			continue;
-		old = created_at(connection) < look_up->oldest;
-		foreach(lc, look_up->deliveries)
-			if (made_by(look_up, lfirst(lc), connection))
-				adopt(lfirst(lc), connection);
+		candidate.json = clerk_json_from_jsonb(candidate.connection, &fault);
+		candidate.id = clerk_jsonb_string(candidate.connection, "id");
+		candidate.created_at = created_at(candidate.connection);
+		old = candidate.created_at < look_up->oldest;
+		search_candidate(look_up, &candidate);
 	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(scratch);
 	look_up->offset += page->count;
 	return page->count > 0 && !old &&
 		(page->total >= 0 ? look_up->offset < page->total : page->count == CLERK_PAGE_SIZE);

@@ -108,8 +108,9 @@ clerk_same_connection(ClerkJson *body, ClerkJson *connection)
 	int			wanted;
 	int			found;
 
-	return shared_domains(body, connection, &wanted, &found) == wanted && wanted == found &&
-		same_string(body, connection, "name") &&
+	/* What tells most of them apart first: there can be many. */
+	return same_string(body, connection, "name") &&
+		shared_domains(body, connection, &wanted, &found) == wanted && wanted == found &&
 		same_string(body, connection, "provider") &&
 		same_string(body, connection, "organization_id");
 }

@@ -183,10 +183,31 @@ SKIP: {
 }
 
 # ---------------------------------------------------------------------------
-# A pause that Clerk asks for
+# Much is in doubt, and there is much that it could have made
 # ---------------------------------------------------------------------------
+$mock->reset;
+$mock->seed({ count => 1000, prefix => 'acme' });
+$node->safe_psql('postgres', q{
+	SELECT count(enqueue_enterprise_connection('upsert', format('{"name": "Doubt %s", "provider": "saml_okta", "domains": ["doubt%s.example"]}', n, n)::jsonb, 'doubt ' || n))
+	FROM generate_series(1, 500) AS n;
+	UPDATE enterprise_connection_requests SET state = 'in_doubt', step = 'create', attempts = 1, http_status = 500, doubt_since = now()
+	WHERE key LIKE 'doubt %'});
 $node->append_conf('postgresql.conf', 'pg_clerk.worker = on');
 $node->reload;
+is_delivered($node->safe_psql('postgres', q{SELECT max(id) FROM enterprise_connection_requests WHERE key LIKE 'doubt %'}),
+	'much is looked up in no time');
+SKIP:
+{
+	my $pid = $node->safe_psql('template1', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_clerk worker'});
+
+	skip 'no /proc', 1 unless -r "/proc/$pid/status";
+	my ($peak) = slurp_file("/proc/$pid/status") =~ /^VmHWM:\s+(\d+) kB/m;
+	cmp_ok($peak, '<', 200_000, "with little memory: $peak kB");
+}
+
+# ---------------------------------------------------------------------------
+# A pause that Clerk asks for
+# ---------------------------------------------------------------------------
 $mock->reset;
 $mock->script(answer(429, headers => { 'Retry-After' => '30' }));
 $request = enqueue('limited');
