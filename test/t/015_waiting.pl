@@ -206,6 +206,34 @@ SKIP:
 }
 
 # ---------------------------------------------------------------------------
+# Who gives up domains first is not refused any more: what Clerk answers counts,
+# although another of the key has been enqueued meanwhile
+# ---------------------------------------------------------------------------
+sub upsert
+{
+	my ($key, @domains) = @_;
+
+	return sprintf q{SELECT enqueue_enterprise_connection('upsert', '{"name": "%s", "provider": "saml_okta", "domains": [%s]}', '%s');},
+	  $key, join(',', map { "\"$_.example\"" } @domains), $key;
+}
+
+$mock->reset;
+$node->safe_psql('postgres', 'TRUNCATE enterprise_connections, enterprise_connection_requests; ALTER SERVER clerk OPTIONS (ADD max_concurrency $$1$$)');
+is_delivered($_, 'a connection')
+  for split /\n/, $node->safe_psql('postgres', upsert('one', 'a', 'x') . upsert('two', 'b', 'y'));
+$mock->script({ match => { method => 'PATCH', body_contains => '["y.example"]' }, hold => \1, real => \1 },
+	{ match => { method => 'PATCH', body_contains => 'two again' }, hold => \1, real => \1 });
+my ($one, $two) = split /\n/, $node->safe_psql('postgres', 'BEGIN;' . upsert('one', 'x', 'b') . upsert('two', 'y', 'a') . 'COMMIT');
+wait_until(sub { grep { $_->{method} eq 'PATCH' && $_->{raw_body} !~ /name/ } $mock->requests }, 'what gives up a domain', 10);
+$request = $node->safe_psql('postgres', q{SELECT enqueue_enterprise_connection('upsert', '{"name": "two again"}', 'two')});
+$mock->release;
+wait_until(sub { value($two, 'awaits') || value($two, 'state') ne 'sending' }, 'its answer', 10);
+is($node->safe_psql('postgres', q{SELECT domains FROM enterprise_connections WHERE key = 'two'}), '{y.example}', 'what is left is tracked');
+wait_until(sub { $mock->release; value($request, 'state') eq 'delivered' }, 'both', 20);
+is_delivered($one, 'the other one has it now');
+$node->safe_psql('postgres', 'ALTER SERVER clerk OPTIONS (DROP max_concurrency)');
+
+# ---------------------------------------------------------------------------
 # A pause that Clerk asks for
 # ---------------------------------------------------------------------------
 $mock->reset;
