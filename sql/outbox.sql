@@ -1088,6 +1088,26 @@ CALL pg_temp.deliver_until(1, 'delivered');
 TABLE outbox;
 
 --
+-- A sweep of many lanes that is interrupted does not go on in their middle the next time
+--
+CALL pg_temp.start_over();
+SELECT mock.script('{"match": {"method": "POST"}, "hold": true}');
+SELECT enqueue_enterprise_connection('upsert', pg_temp.params('A'), '0') AS request;
+SELECT count(enqueue_enterprise_connection('delete', key => 'lane ' || n)) FROM generate_series(1, 10000) AS n;
+UPDATE enterprise_connection_requests SET next_attempt_at = 'infinity' WHERE id > 1;
+SET statement_timeout = '1s';
+\set VERBOSITY sqlstate
+CALL deliver_enterprise_connections();
+\set VERBOSITY default
+SET statement_timeout = '60s';
+SELECT count(*) > 0 AS some, count(*) < 10000 AS not_all FROM enterprise_connection_requests WHERE next_attempt_at < 'infinity';
+DELETE FROM enterprise_connection_requests;
+SELECT enqueue_enterprise_connection('delete', key => '0') AS request;
+UPDATE enterprise_connection_requests SET next_attempt_at = 'infinity';
+CALL deliver_enterprise_connections();
+SELECT key, state FROM enterprise_connection_requests;
+
+--
 -- What an operator looks at
 --
 CALL pg_temp.start_over();

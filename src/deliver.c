@@ -175,6 +175,8 @@ typedef struct Loop
 	int64		next_claim;		/* ms; when there may be something to claim */
 	int64		interval;		/* ms; between claims that had nothing of what is due */
 	bool		sweeping;		/* lanes are to be swept */
+	bool		sweep_begun;	/* some of them were */
+	bool		sweep_again;	/* woken since: perhaps by one that it has passed */
 	bool		purging;		/* what is finished is to be deleted */
 	int64		next_sweep;		/* ms; of lanes, while something is under way */
 	bool		woken;			/* by its latch */
@@ -1669,6 +1671,7 @@ sweep(Loop *loop)
 {
 	MemoryContext scratch;
 
+	loop->sweep_again |= loop->woken && loop->sweep_begun;
 	loop->sweeping |= loop->woken;
 	if ((!loop->sweeping && !loop->purging) ||
 		(clerk_http_now() < loop->next_sweep && !nothing_under_way(loop)))
@@ -1676,7 +1679,12 @@ sweep(Loop *loop)
 	scratch = AllocSetContextCreate(loop->context, "pg_clerk sweep", ALLOCSET_SMALL_SIZES);
 	begin(loop);
 	MemoryContextSwitchTo(scratch);
-	loop->sweeping = loop->sweeping && clerk_outbox_sweep();
+	if (loop->sweeping)
+	{
+		loop->sweep_begun = clerk_outbox_sweep(!loop->sweep_begun);
+		loop->sweeping = loop->sweep_begun || loop->sweep_again;
+		loop->sweep_again &= loop->sweep_begun;
+	}
 	loop->purging = loop->purging && !clerk_outbox_purge(clerk_retention);
 	commit(loop);
 	MemoryContextDelete(scratch);
@@ -1870,6 +1878,7 @@ deliver_enterprise_connections(PG_FUNCTION_ARGS)
 		.begin = procedure_begin,
 		.commit = procedure_commit,
 	};
+	char		role[NAMEDATALEN];
 	bool		atomic = fcinfo->context && IsA(fcinfo->context, CallContext) ?
 		castNode(CallContext, fcinfo->context)->atomic : true;
 
@@ -1879,8 +1888,12 @@ deliver_enterprise_connections(PG_FUNCTION_ARGS)
 				 errmsg("cannot deliver in a transaction block"),
 				 errhint("CALL deliver_enterprise_connections() commits as it goes: call it outside of transaction blocks and functions.")));
 	clerk_prevent_write("deliver_enterprise_connections()");
-	deliverer.role = superuser() ? NULL :
-		MemoryContextStrdup(TopMemoryContext, GetUserNameFromId(GetUserId(), false));
+	if (!superuser())
+	{
+		/* It outlives the transactions. */
+		strlcpy(role, GetUserNameFromId(GetUserId(), false), sizeof(role));
+		deliverer.role = role;
+	}
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	clerk_deliver(&deliverer);
 	SPI_finish();

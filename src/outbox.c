@@ -618,25 +618,26 @@ clerk_outbox_check_timeline(void)
 }
 
 bool
-clerk_outbox_sweep(void)
+clerk_outbox_sweep(bool from_start)
 {
 	/* Where the last call stopped. */
-	static char *lane = NULL;
+	static char *last_lane = NULL;
 	static NameData server;
+	char	   *lane = from_start ? NULL : last_lane;
 	Datum		values[] = {lane ? CStringGetTextDatum(lane) : (Datum) 0, NameGetDatum(&server),
 	Int32GetDatum(SWEEP_LANES)};
 	char	   *next;
 
 	SPI_connect();
 	clerk_run(&sweep_statement, values, lane ? NULL : "nn ", false);
-	if (lane != NULL)
-		pfree(lane);
+	if (last_lane != NULL)
+		pfree(last_lane);
 	next = clerk_row_text(0, 1);
-	lane = next ? MemoryContextStrdup(TopMemoryContext, next) : NULL;
+	last_lane = next ? MemoryContextStrdup(TopMemoryContext, next) : NULL;
 	if (next != NULL)
 		namestrcpy(&server, clerk_row_text(0, 2));
 	SPI_finish();
-	return lane != NULL;
+	return last_lane != NULL;
 }
 
 bool

@@ -115,8 +115,11 @@ extern void clerk_outbox_recover(int claimer);
 /* After a failover, have creates looked up that may have been sent before it. */
 extern void clerk_outbox_check_timeline(void);
 
-/* Let go what stands behind nothing; call again while it returns true. */
-extern bool clerk_outbox_sweep(void);
+/*
+ * Let go what stands behind nothing, in a part of the lanes: the first ones, or
+ * those after the last call's.  True if there are more.
+ */
+extern bool clerk_outbox_sweep(bool from_start);
 
 /* Delete what was finished before so many seconds ago; false if there is more. */
 extern bool clerk_outbox_purge(int retention);
