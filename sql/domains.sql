@@ -205,6 +205,18 @@ CALL pg_temp.deliver_all();
 TABLE outbox;
 TABLE at_clerk;
 
+-- Nor do they go on for ever if Clerk keeps what it was told to give up.
+CALL pg_temp.start_over();
+SELECT pg_temp.upsert('a', 'a.example', 'x.example') AS a, pg_temp.upsert('b', 'b.example', 'y.example') AS b;
+CALL pg_temp.deliver_all();
+SELECT mock.script(jsonb_agg(jsonb_build_object('match', jsonb_build_object('method', 'PATCH', 'body_contains', format('{"domains":["%s"]}', domain)),
+    'times', 0, 'headers', '{"Content-Type": "application/json"}'::jsonb, 'body', connection)))
+FROM enterprise_connections JOIN (VALUES ('a', 'x.example'), ('b', 'y.example')) AS v (key, domain) USING (key);
+SELECT pg_temp.upsert('a', 'x.example', 'b.example') AS a, pg_temp.upsert('b', 'y.example', 'a.example') AS b;
+CALL pg_temp.deliver_all();
+TABLE outbox;
+SELECT * FROM sent OFFSET 2;
+
 --
 -- A refused upsert is taken over by a newer one, although it was sent before
 --

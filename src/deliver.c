@@ -405,8 +405,8 @@ judge_duplicate(Delivery *delivery, const ClerkReport *report)
 
 	delivery->yields = true;
 
-	/* It has given up already what it can. */
-	if (verdict == CLERK_EXCHANGE && delivery->gives_up)
+	/* It has given up already what it can, or tried so often. */
+	if (verdict == CLERK_EXCHANGE && (delivery->gives_up || row->attempts >= clerk_max_attempts))
 		verdict = CLERK_AGAIN;
 	switch (verdict)
 	{
@@ -498,10 +498,12 @@ judge_success(Delivery *delivery)
 	}
 	else if (delivery->gives_up)
 	{
-		/* The others first, then what it wants. */
-		delivery->outcome.uncounted = true;
+		/*
+		 * The others first, then what it wants.  Counted: Clerk may keep what
+		 * it was told to give up.
+		 */
 		delivery->outcome.awaits = delivery->awaits;
-		judged(delivery, "queued", AWAIT_FIRST);
+		judged(delivery, "queued", Max(backoff(row->attempts), AWAIT_FIRST));
 	}
 	else
 		judged(delivery, "delivered", -1);
@@ -1285,7 +1287,7 @@ write_outcome(Delivery *delivery)
 		(void) clerk_untrack(row->server, delivery->untrack);
 	if (delivery->track != NULL)
 		clerk_track(delivery->track, row->server, row->key);
-	if (delivery->gives_up && delivery->outcome.awaits != 0)
+	if (delivery->gives_up && delivery->outcome.awaits != 0 && row->attempts == 1)
 		clerk_outbox_wake(row);
 }
 
