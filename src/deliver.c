@@ -135,6 +135,7 @@ typedef struct Delivery
 	bool		yields;			/* Clerk refused it: the next of its key takes it over */
 	int64		awaits;			/* the request to wait for afterwards */
 	int64		not_before;		/* ms; of committing it, if a row was locked */
+	bool		sweep;			/* the next of its lane could not be let go on */
 } Delivery;
 
 /* A connection that a look-up has come across. */
@@ -1276,7 +1277,7 @@ write_outcome(Delivery *delivery)
 		delivery->next = NULL;
 		return;
 	}
-	if (!clerk_outbox_finish(row, &delivery->outcome))
+	if (!clerk_outbox_finish(row, &delivery->outcome, &delivery->sweep))
 	{
 		/* The claim was lost: it is somebody else's to go on, and to tell. */
 		delivery->outcome.state = "lost";
@@ -1326,6 +1327,7 @@ commit_outcome(Loop *loop, Delivery *delivery)
 	MemoryContextSwitchTo(loop->context);
 	if (error == NULL)
 	{
+		loop->sweeping |= delivery->sweep;
 		note_finished(loop, delivery);
 		return true;
 	}

@@ -462,7 +462,7 @@ optional_text(const char *value, char *null)
 }
 
 bool
-clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome)
+clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome, bool *sweep)
 {
 	char		nulls[12] = "            ";
 	Datum		values[12];
@@ -488,7 +488,8 @@ clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome)
 	values[11] = Int64GetDatum(outcome->awaits);
 	nulls[11] = outcome->awaits == 0 ? 'n' : ' ';
 	clerk_run(&finish_statement, values, nulls, false);
-	counted = DatumGetBool(clerk_row_datum(0, 1, &isnull));
+	counted = DatumGetBool(clerk_row_datum(0, 1, &isnull)) || isnull;
+	*sweep |= isnull;
 	SPI_finish();
 	return counted;
 }

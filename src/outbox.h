@@ -82,8 +82,11 @@ extern ClerkRequestRow *clerk_outbox_copy(const ClerkRequestRow *row);
 /* When the next one of these servers is due, 0 if none is. */
 extern TimestampTz clerk_outbox_next_due(List *servers);
 
-/* False if the claim was lost meanwhile. */
-extern bool clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome);
+/*
+ * False if the claim was lost meanwhile.  *sweep is set if the next of its lane
+ * could not be let go on, and lanes are to be swept.
+ */
+extern bool clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome, bool *sweep);
 
 /*
  * What it is refused for is another connection's.  Will that give it up?

@@ -620,13 +620,14 @@ IS 'the domains that parameters name, as Clerk writes them; for pg_clerk''s own 
  * Let the first request of a lane go on: it may have stood behind one that is
  * finished.  The row is locked before its time is looked at, because another
  * process may be about to put it behind.  One that was committed late waits
- * for a later one that is on its way.
+ * for a later one that is on its way.  Returns false if somebody has it locked:
+ * then it is for the sweep.
  *
  * Here and below, no plan but the one along the lane's index is left.  A lane
  * is a range: with equality it would be left out of the order, and all requests
  * might be gone through in the order of their ids.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_advance_lane(lane text, server name) RETURNS void
+CREATE FUNCTION @extschema@.enterprise_connection_advance_lane(lane text, server name) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -634,10 +635,19 @@ AS $$
 DECLARE
 	head record;
 BEGIN
-	SELECT q.id, q.state, q.next_attempt_at INTO head
+	SELECT q.id INTO head
 	FROM @extschema@.enterprise_connection_requests q
 	WHERE (q.lane, q.server) >= ($1, $2) AND (q.lane, q.server) <= ($1, $2) AND q.lane IS NOT NULL AND q.state IN ('queued', 'sending', 'in_doubt')
-	ORDER BY q.lane, q.server, q.id LIMIT 1 FOR UPDATE;
+	ORDER BY q.lane, q.server, q.id LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN true;
+	END IF;
+	-- whoever has it locked must not hold up the others
+	SELECT q.id, q.state, q.next_attempt_at INTO head
+	FROM @extschema@.enterprise_connection_requests q WHERE q.id = head.id FOR UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
 	IF head.state = 'queued' AND head.next_attempt_at = 'infinity' AND NOT EXISTS
 		(SELECT FROM @extschema@.enterprise_connection_requests q
 		WHERE q.lane = $1 AND q.server = $2 AND q.state IN ('sending', 'in_doubt'))
@@ -645,6 +655,7 @@ BEGIN
 		UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
 		WHERE q.id = head.id;
 	END IF;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name)
@@ -672,14 +683,11 @@ BEGIN
 		$1 := next.lane;
 		$2 := next.server;
 		EXIT WHEN NOT FOUND;
-		SELECT q.id, q.state, q.next_attempt_at INTO head FROM @extschema@.enterprise_connection_requests q
+		SELECT q.state, q.next_attempt_at INTO head FROM @extschema@.enterprise_connection_requests q
 		WHERE (q.lane, q.server) >= (next.lane, next.server) AND (q.lane, q.server) <= (next.lane, next.server) AND q.lane IS NOT NULL
 			AND q.state IN ('queued', 'sending', 'in_doubt')
 		ORDER BY q.lane, q.server, q.id LIMIT 1;
 		IF head.state = 'queued' AND head.next_attempt_at = 'infinity' THEN
-			-- whoever has it locked must not hold up all others: the next sweep finds it
-			PERFORM FROM @extschema@.enterprise_connection_requests q WHERE q.id = head.id FOR UPDATE SKIP LOCKED;
-			CONTINUE WHEN NOT FOUND;
 			PERFORM @extschema@.enterprise_connection_advance_lane(next.lane, next.server);
 		END IF;
 	END LOOP;
@@ -1033,7 +1041,7 @@ IS 'has a refused request taken over by the next one of its key; for pg_clerk''s
 
 /*
  * The outcome of an attempt; counts only if the claim is still that of the
- * attempt.
+ * attempt (else false).  NULL: it does, but the lane is for the sweep.
  */
 CREATE FUNCTION @extschema@.enterprise_connection_finish(
 	id bigint, claimer integer, attempt integer, state text, step text, next_attempt_at timestamptz,
@@ -1046,6 +1054,7 @@ AS $$
 DECLARE
 	ended constant boolean := $4 IN ('delivered', 'failed', 'cancelled');
 	at record;
+	advanced boolean;
 BEGIN
 	UPDATE @extschema@.enterprise_connection_requests q
 	SET state = $4, step = coalesce($5, q.step), awaits = $12,
@@ -1066,12 +1075,12 @@ BEGIN
 		RETURN false;
 	END IF;
 	IF ended AND at.lane IS NOT NULL THEN
-		PERFORM @extschema@.enterprise_connection_advance_lane(at.lane, at.server);
+		advanced := @extschema@.enterprise_connection_advance_lane(at.lane, at.server);
 	END IF;
 	IF ended AND EXISTS (SELECT FROM @extschema@.enterprise_connection_requests w WHERE w.awaits = $1) THEN
 		PERFORM @extschema@.enterprise_connection_wake($1);
 	END IF;
-	RETURN true;
+	RETURN CASE WHEN advanced IS NOT false THEN true END;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint)

@@ -235,6 +235,28 @@ is_delivered($one, 'the other one has it now');
 $node->safe_psql('postgres', 'ALTER SERVER clerk OPTIONS (DROP max_concurrency)');
 
 # ---------------------------------------------------------------------------
+# A session that has the next of many lanes locked takes no place away
+# ---------------------------------------------------------------------------
+$mock->reset;
+$mock->script({ match => { method => 'POST' }, times => 40, real => JSON::PP::true, delay_ms => 1000 });
+$node->safe_psql('postgres', q{
+	SELECT count(enqueue_enterprise_connection('upsert', format('{"name": "Lane %s", "provider": "saml_okta", "domains": ["lane%s.example"]}', n, n)::jsonb, 'lane:' || n))
+	FROM generate_series(1, 40) AS n});
+wait_until(sub { $mock->stats->{in_flight} > 0 }, 'them to be on their way', 10);
+$node->safe_psql('postgres', q{SELECT count(enqueue_enterprise_connection('update', '{"name": "Next"}', 'lane:' || n)) FROM generate_series(1, 40) AS n});
+$session = session($node);
+$session->query('BEGIN');
+$session->query(q{SELECT count(cancel_enterprise_connection_request(id)) FROM enterprise_connection_requests WHERE key LIKE 'lane:%' AND operation = 'update'});
+is(eval { wait_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM enterprise_connection_requests
+	WHERE key LIKE 'lane:%' AND operation = 'upsert' AND state = 'delivered'}) == 40 }, 'delivery', 10) }, 1, 'what stands before locked requests is delivered');
+is_delivered(enqueue('beside locked lanes'), 'so are others');
+$session->query('ROLLBACK');
+$session->stop;
+is_delivered(enqueue('a wake-up'), 'after ROLLBACK too');
+is(eval { wait_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM enterprise_connection_requests
+	WHERE key LIKE 'lane:%' AND state = 'delivered'}) == 80 }, 'delivery', 10) }, 1, 'and what was locked, then');
+
+# ---------------------------------------------------------------------------
 # A pause that Clerk asks for
 # ---------------------------------------------------------------------------
 $mock->reset;
