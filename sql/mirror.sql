@@ -197,7 +197,19 @@ SELECT mock.call('POST', '/_mock/seed', '{"count": 1201}') IS NOT NULL AS seeded
 SELECT change, count(*), count(DISTINCT id) AS ids FROM mirror_enterprise_connections() GROUP BY change;
 SELECT * FROM pg_temp.sent();
 SELECT count(*) AS whole_objects FROM enterprise_connections JOIN mock.connections() AS m ON m->>'id' = id AND m = connection;
+-- as many as there are rows are asked for at once: none waits for the first page
+SELECT mock.settings('{"latency_ms": 150}');
 SELECT change, count(*) FROM mirror_enterprise_connections() GROUP BY change;
+SELECT mock.stats()->'max_in_flight' AS max_in_flight;
+SELECT target FROM pg_temp.sent() ORDER BY target;
+-- and again, if the server gives less at a time
+UPDATE enterprise_connections SET synced_at = clock_timestamp() + interval '1 hour';
+SELECT mock.reset();
+SELECT pg_temp.script_pages(6, VARIADIC array_fill(jsonb_build_array(pg_temp.element('b', 'B', 1), pg_temp.element('a', 'A', 1)), ARRAY[5]));
+SELECT * FROM mirror_enterprise_connections() ORDER BY id;
+SELECT target FROM pg_temp.sent() ORDER BY target;
+DELETE FROM enterprise_connections WHERE id IN ('a', 'b');
+UPDATE enterprise_connections SET synced_at = '-infinity';
 SELECT mock.reset();
 SELECT mock.call('POST', '/_mock/seed', '{"count": 1000}') IS NOT NULL AS seeded;
 SELECT change, count(*), min(id), max(id) FROM mirror_enterprise_connections() GROUP BY change ORDER BY change;

@@ -52,10 +52,11 @@ typedef struct Mirror
 
 	/* pages */
 	bool		first_sent;
-	bool		first_done;
+	bool		first_done;		/* whichever page was answered first */
 	int64		next_offset;
 	int64		end;			/* where the listing ends, as far as known */
 	int64		page_size;
+	bool		page_size_known;	/* the server gives as many at a time */
 	int64		read;			/* connections so far */
 
 	/* sorted ids: those on the pages, and rows that are on none; may spill */
@@ -72,6 +73,7 @@ typedef struct PageCall
 {
 	ClerkCall	call;
 	int64		offset;
+	int64		limit;
 } PageCall;
 
 static void
@@ -116,7 +118,8 @@ page_step(const Mirror *mirror)
 }
 
 /*
- * The first page is waited for: it says how many there are.
+ * Until a page has said how many there are, as many are asked for as there
+ * are rows; that is one page if there is none.
  */
 static ClerkCall *
 page_next(void *arg)
@@ -124,35 +127,52 @@ page_next(void *arg)
 	Mirror	   *mirror = arg;
 	PageCall   *page;
 
-	if (mirror->first_sent && (!mirror->first_done || mirror->next_offset >= mirror->end))
+	if (mirror->first_sent && mirror->next_offset >= mirror->end)
 		return NULL;
 	mirror->first_sent = true;
 	page = palloc0(sizeof(*page));
 	page->offset = mirror->next_offset;
+	page->limit = mirror->page_size;
 	page->call.endpoint = CLERK_LIST;
-	page->call.query = clerk_page_query(NULL, page->offset, mirror->page_size);
+	page->call.query = clerk_page_query(NULL, page->offset, page->limit);
 	page->call.caller = page;
 	mirror->next_offset += page_step(mirror);
 	return &page->call;
 }
 
 /*
- * Learn from a page where the listing ends.  It can have grown meanwhile, and
- * a server may give less at a time than it was asked for.
+ * A server may give less at a time than it was asked for: then all but the
+ * first page are asked for again, in its measure.
+ */
+static void
+note_page_size(Mirror *mirror, const PageCall *page, int64 count, int64 total)
+{
+	if (mirror->page_size_known || count == 0)
+		return;
+	if (count < page->limit && total > page->offset + count)
+	{
+		mirror->page_size = count;
+		mirror->next_offset = page_step(mirror);
+		mirror->page_size_known = true;
+	}
+	else if (count >= page->limit)
+		mirror->page_size_known = true;
+}
+
+/*
+ * Learn from a page where the listing ends.  It can have grown meanwhile.
  */
 static void
 note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
 {
+	note_page_size(mirror, page, count, total);
 	if (!mirror->first_done)
 	{
 		mirror->first_done = true;
-		if (count > 0 && count < mirror->page_size && total > count)
-			mirror->page_size = count;
-		mirror->next_offset = page_step(mirror);
 		mirror->end = total;
 	}
 	mirror->end = Max(mirror->end, total);
-	if (count >= mirror->page_size)
+	if (count >= page->limit)
 		mirror->end = Max(mirror->end, page->offset + count + 1);
 	mirror->read += count;
 }
@@ -377,7 +397,8 @@ mirror_enterprise_connections(PG_FUNCTION_ARGS)
 
 	mirror->seen = begin_sort();
 	mirror->unseen = begin_sort();
-	mirror->before = clerk_mirror_begin(mirror->settings->server_name);
+	mirror->before = clerk_mirror_begin(mirror->settings->server_name,
+										mirror->settings->max_concurrency * page_step(mirror), &mirror->end);
 	mirror->since = GetCurrentTimestamp();
 	run_mirror(mirror, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
 	tuplesort_end(mirror->seen);

@@ -60,12 +60,14 @@ CREATE TABLE @extschema@.enterprise_connections (
 	created_at           timestamptz,
 	updated_at           timestamptz,
 	synced_at            timestamptz NOT NULL,
-	PRIMARY KEY (server, id),
-	-- not the other way round: no plan shall take it for the primary key
-	UNIQUE (key, server)
+	PRIMARY KEY (server, id)
 );
+-- Not the other way round: no plan shall take it for the primary key. What has
+-- no key, or no organization, costs no index entry.
+CREATE UNIQUE INDEX enterprise_connections_key_server_key
+	ON @extschema@.enterprise_connections (key, server) WHERE key IS NOT NULL;
 CREATE INDEX enterprise_connections_organization_id_idx
-	ON @extschema@.enterprise_connections (organization_id);
+	ON @extschema@.enterprise_connections (organization_id) WHERE organization_id IS NOT NULL;
 -- who has the domain that Clerk refuses?
 CREATE INDEX enterprise_connections_domains_idx
 	ON @extschema@.enterprise_connections USING gin (domains);

@@ -107,7 +107,7 @@ static ClerkStatement set_key_statement = {
 static ClerkStatement reserve_key_statement = {
 	.text = "INSERT INTO %1$s.enterprise_connections (server, id, key, connection, synced_at)"
 	" VALUES ($1, " RESERVED ", $2, '{}', pg_catalog.clock_timestamp())"
-	" ON CONFLICT (key, server) DO NOTHING",
+	" ON CONFLICT (key, server) WHERE key IS NOT NULL DO NOTHING",
 	.nargs = 2,
 	.args = {NAMEOID, TEXTOID},
 };
@@ -528,7 +528,7 @@ is_as_known(Relation rel, Snapshot snapshot, Datum server, Datum id, const Jsonb
 }
 
 Snapshot
-clerk_mirror_begin(const char *server)
+clerk_mirror_begin(const char *server, int64 up_to, int64 *rows)
 {
 	Snapshot	before;
 	Relation	rel;
@@ -536,7 +536,6 @@ clerk_mirror_begin(const char *server)
 	NameData	name;
 	ScanKeyData key;
 	SysScanDesc scan;
-	bool		had_rows;
 
 	/* Of the table that has a row for each server, not of one of its rows. */
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, clerk_catalog()->origins,
@@ -548,10 +547,12 @@ clerk_mirror_begin(const char *server)
 	rel = table_open(clerk_catalog()->connections, AccessShareLock);
 	ScanKeyInit(&key, COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
 	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, before, 1, &key);
-	had_rows = HeapTupleIsValid(systable_getnext(scan));
+	*rows = 0;
+	while (*rows < up_to && HeapTupleIsValid(systable_getnext(scan)))
+		(*rows)++;
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	if (had_rows)
+	if (*rows > 0)
 		return before;
 	UnregisterSnapshot(before);
 	return NULL;
