@@ -215,6 +215,31 @@ SELECT mock.call('POST', '/_mock/seed', '{"count": 1000}') IS NOT NULL AS seeded
 SELECT change, count(*), min(id), max(id) FROM mirror_enterprise_connections() GROUP BY change ORDER BY change;
 SELECT method, count(*), count(DISTINCT target) AS targets FROM pg_temp.sent() WHERE target ~ 'entconn_' GROUP BY method;
 SELECT count(*) AS tracked FROM enterprise_connections;
+-- the next page is asked for before one is written
+SELECT mock.reset();
+TRUNCATE enterprise_connections;
+SELECT mock.call('POST', '/_mock/seed', '{"count": 1201}') IS NOT NULL AS seeded;
+CREATE TEMP TABLE asked (page int, requests int);
+CREATE FUNCTION pg_temp.note_asked() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    n int := (SELECT count(*) FROM pg_temp.asked) + 1;
+    requests int;
+BEGIN
+    FOR i IN 1 .. 100 LOOP
+        requests := mock.stats()->'requests';
+        EXIT WHEN n <> 2 OR requests > 2;
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+    INSERT INTO pg_temp.asked VALUES (n, requests);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_asked AFTER INSERT ON enterprise_connections FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.note_asked();
+ALTER SERVER clerk OPTIONS (ADD max_concurrency '1');
+SELECT change, count(*) FROM mirror_enterprise_connections() GROUP BY change;
+SELECT * FROM asked ORDER BY page;
+ALTER SERVER clerk OPTIONS (DROP max_concurrency);
+DROP TRIGGER note_asked ON enterprise_connections;
 
 --
 -- More than half of ten or more gone: rather the key of another instance
