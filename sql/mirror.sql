@@ -202,7 +202,7 @@ SELECT mock.settings('{"latency_ms": 150}');
 SELECT change, count(*) FROM mirror_enterprise_connections() GROUP BY change;
 SELECT mock.stats()->'max_in_flight' AS max_in_flight;
 SELECT target FROM pg_temp.sent() ORDER BY target;
--- and again, if the server gives less at a time
+-- all but the first are asked for again if the server gives less at a time
 UPDATE enterprise_connections SET synced_at = clock_timestamp() + interval '1 hour';
 SELECT mock.reset();
 SELECT pg_temp.script_pages(6, VARIADIC array_fill(jsonb_build_array(pg_temp.element('b', 'B', 1), pg_temp.element('a', 'A', 1)), ARRAY[5]));

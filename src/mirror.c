@@ -52,11 +52,10 @@ typedef struct Mirror
 
 	/* pages */
 	bool		first_sent;
-	bool		first_done;		/* whichever page was answered first */
+	bool		first_done;		/* some page has been answered */
 	int64		next_offset;
 	int64		end;			/* where the listing ends, as far as known */
 	int64		page_size;
-	bool		page_size_known;	/* the server gives as many at a time */
 	int64		read;			/* connections so far */
 
 	/* sorted ids: those on the pages, and rows that are on none; may spill */
@@ -141,31 +140,18 @@ page_next(void *arg)
 }
 
 /*
- * A server may give less at a time than it was asked for: then all but the
- * first page are asked for again, in its measure.
- */
-static void
-note_page_size(Mirror *mirror, const PageCall *page, int64 count, int64 total)
-{
-	if (mirror->page_size_known || count == 0)
-		return;
-	if (count < page->limit && total > page->offset + count)
-	{
-		mirror->page_size = count;
-		mirror->next_offset = page_step(mirror);
-		mirror->page_size_known = true;
-	}
-	else if (count >= page->limit)
-		mirror->page_size_known = true;
-}
-
-/*
- * Learn from a page where the listing ends.  It can have grown meanwhile.
+ * Learn from a page where the listing ends.  It can have grown meanwhile.  If
+ * the first one shows that the server gives less at a time than it was asked
+ * for, all others are asked for again, in its measure.
  */
 static void
 note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
 {
-	note_page_size(mirror, page, count, total);
+	if (page->offset == 0 && count > 0 && count < page->limit && total > count)
+	{
+		mirror->page_size = count;
+		mirror->next_offset = page_step(mirror);
+	}
 	if (!mirror->first_done)
 	{
 		mirror->first_done = true;

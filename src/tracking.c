@@ -549,7 +549,10 @@ clerk_mirror_begin(const char *server, int64 up_to, int64 *rows)
 	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, before, 1, &key);
 	*rows = 0;
 	while (*rows < up_to && HeapTupleIsValid(systable_getnext(scan)))
+	{
 		(*rows)++;
+		CHECK_FOR_INTERRUPTS();
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	if (*rows > 0)

@@ -54,8 +54,8 @@ extern char *clerk_tracked_provider(const char *server, const char *id);
 /*
  * Begin a mirror, of which only one of a server runs at a time.  Returns what
  * was in the table then, after the wait for another one: a registered
- * snapshot, or NULL if the server had no rows.  *rows: how many it had, counted
- * up to at least so many.
+ * snapshot, or NULL if the server had no rows.  *rows: how many it had, or up_to
+ * if there were more.
  */
 extern Snapshot clerk_mirror_begin(const char *server, int64 up_to, int64 *rows);
 
