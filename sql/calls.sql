@@ -47,9 +47,12 @@ CREATE SERVER regress_other FOREIGN DATA WRAPPER pg_clerk OPTIONS (api_url :'url
 CREATE USER MAPPING FOR PUBLIC SERVER regress_other OPTIONS (secret_key 'sk_test_mock');
 SELECT get_enterprise_connection(id => 'entconn_000003', server => 'regress_other')->>'name' AS name;
 SELECT * FROM pg_temp.sent();
--- nothing was written: no row, and the new server is not armed
+-- nothing was written, not even for a server that was never armed
+ALTER SERVER regress_other OPTIONS (DROP origin);
+SELECT get_enterprise_connection(id => 'entconn_000003', server => 'regress_other')->>'name' AS name;
 SELECT count(*) AS tracked FROM enterprise_connections;
-SELECT server FROM enterprise_connection_origins WHERE server = 'regress_other';
+SELECT count(*) AS armed FROM pg_foreign_server WHERE srvname = 'regress_other' AND srvoptions::text LIKE '%origin=%';
+SELECT mock.forget();
 
 --
 -- Update

@@ -522,7 +522,7 @@ SELECT "Clerk X".create_enterprise_connection('{"name": "Elsewhere", "provider":
 SELECT "Clerk X".create_enterprise_connection(name => 'Elsewhere 2', provider => 'saml_custom', domains => '{elsewhere-2.example}',
     custom_attributes => ARRAY[ROW('Dept', 'dept', NULL, NULL, NULL, NULL, NULL)::"Clerk X".enterprise_connection_custom_attribute])->>'name' AS name;
 SELECT server, name, domains FROM "Clerk X".enterprise_connections ORDER BY name;
-SELECT server, armed_by FROM "Clerk X".enterprise_connection_origins;
+SELECT count(*) AS armed FROM pg_foreign_server WHERE srvoptions::text LIKE '%origin=%';
 -- also when it moves
 ALTER EXTENSION pg_clerk SET SCHEMA public;
 \c :here

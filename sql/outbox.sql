@@ -876,7 +876,7 @@ SELECT await_enterprise_connection(1);
 SELECT retry_enterprise_connection_request(1);
 SELECT cancel_enterprise_connection_request(1);
 SELECT FROM enterprise_connection_pauses;
-SELECT enterprise_connection_claim('clerk', 1, 1, NULL, '1 s');
+SELECT enterprise_connection_claim('clerk', 1, 1, 1, 1, NULL, '1 s', '{}', NULL);
 UPDATE enterprise_connection_requests SET state = 'cancelled';
 SET ROLE regress_app;
 SELECT id, role FROM enterprise_connection_requests;
@@ -992,7 +992,7 @@ CALL deliver_enterprise_connections();
 SELECT enqueue_enterprise_connection('upsert', pg_temp.params('New'), 'new') AS request;
 SELECT enqueue_enterprise_connection('update', '{"name": "Later 2"}', 'later') AS request;
 SELECT count(*) > 0 AS sent FROM pg_temp.sent();
-UPDATE enterprise_connection_origins SET system_identifier = system_identifier - 1;
+ALTER SERVER clerk OPTIONS (SET origin '1/1/1');
 CALL deliver_enterprise_connections();
 CALL deliver_enterprise_connections();
 TABLE outbox;
@@ -1002,7 +1002,7 @@ SET client_min_messages = notice;
 SELECT enqueue_enterprise_connection('upsert', pg_temp.params('Held'), 'held') AS request;
 SET client_min_messages = warning;
 SELECT enqueue_enterprise_connection('upsert', pg_temp.params('Cancelled'), 'cancelled') AS request;
-SELECT state, attempts FROM outbox WHERE id = 5;
+SELECT state, shown FROM outbox JOIN (SELECT request AS id, state AS shown FROM enterprise_connection_status) s USING (id) WHERE id = 5;
 SELECT await_enterprise_connection(5, '10 ms') IS NULL AS not_yet;
 SELECT cancel_enterprise_connection_request(6);
 SELECT server, state, requests FROM enterprise_connection_queue ORDER BY state;
@@ -1030,7 +1030,7 @@ SELECT enqueue_enterprise_connection('update', '{"name": "Unsent 3"}', 'unsent')
 SELECT count(*) > 0 AS sent FROM pg_temp.sent();
 -- the claim of the first one was lost
 UPDATE enterprise_connection_requests SET state = 'queued', attempts = 0, started_at = NULL, step = NULL, claimer = NULL, doubt_since = NULL, http_status = NULL, error = NULL, next_attempt_at = created_at WHERE id = 1;
-UPDATE enterprise_connection_origins SET timeline = timeline - 1;
+UPDATE enterprise_connection_requests SET timeline = timeline + 1 WHERE id <> 2;
 -- perhaps just now: not before that cannot be on its way any more
 CALL deliver_enterprise_connections();
 SELECT id, state, next_attempt_at > clock_timestamp() + '20 s' AS lease FROM enterprise_connection_requests ORDER BY id;
@@ -1046,7 +1046,7 @@ SELECT enqueue_enterprise_connection('upsert', pg_temp.params('Lost'), 'lost') A
 CALL deliver_enterprise_connections();
 TRUNCATE enterprise_connections;
 UPDATE enterprise_connection_requests SET state = 'queued', attempts = 0, started_at = NULL, finished_at = NULL, step = NULL, http_status = NULL, connection_id = NULL, next_attempt_at = created_at;
-UPDATE enterprise_connection_requests SET look_up = true;
+UPDATE enterprise_connection_requests SET timeline = timeline + 1;
 SELECT enqueue_enterprise_connection('upsert', pg_temp.params('Renamed'), 'lost') AS request;
 CALL deliver_enterprise_connections();
 SELECT id, state FROM outbox;

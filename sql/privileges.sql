@@ -1,7 +1,7 @@
 -- Privileges: who may send, who may see, and that nobody can forge, read the
 -- key, or make the extension's owner run code.
 SELECT mock.reset('{"profile": "lenient"}');
-TRUNCATE enterprise_connections, enterprise_connection_origins;
+TRUNCATE enterprise_connections;
 \set VERBOSITY default
 SET client_min_messages = warning;      -- no "drop cascades to"
 
@@ -45,7 +45,6 @@ INSERT INTO regress_statement (statement) VALUES
     -- read
     ('SELECT FROM enterprise_connections'),
     ('SELECT FROM enterprise_connections WHERE server = ''regress_second'''),
-    ('SELECT FROM enterprise_connection_origins'),
     ('SELECT FROM enterprise_connections FOR UPDATE'),
     -- forge
     ('INSERT INTO enterprise_connections (server, id, connection, synced_at) VALUES (''clerk'', ''forged'', ''{}'', now())'),
@@ -60,10 +59,8 @@ INSERT INTO regress_statement (statement) VALUES
     ('SELECT track_enterprise_connection(''{"id": "forged"}'', ''clerk'', NULL)'),
     -- arm, or make believe
     ('SELECT arm_enterprise_connections(''clerk'')'),
-    ('INSERT INTO enterprise_connection_origins VALUES (''clerk'', 0, 0, now(), ''x'')'),
-    ('UPDATE enterprise_connection_origins SET system_identifier = 0'),
-    ('DELETE FROM enterprise_connection_origins'),
-    ('TRUNCATE enterprise_connection_origins'),
+    ('ALTER SERVER clerk OPTIONS (SET origin ''1/1/1'')'),
+    ('ALTER SERVER clerk OPTIONS (DROP origin)'),
     -- the key
     ('SELECT FROM pg_user_mapping'),
     ('SELECT FROM pg_user_mappings WHERE array_to_string(umoptions, '' '') LIKE ''%sk_test%'''),
@@ -92,7 +89,6 @@ SELECT mock.forget();
 SET ROLE regress_app;
 SELECT statement, result, message FROM regress_statement, pg_temp.attempt(statement) ORDER BY n;
 SELECT server, name FROM enterprise_connections ORDER BY name;
-SELECT server FROM enterprise_connection_origins;
 -- a member of such a role
 SET ROLE regress_member;
 SELECT create_enterprise_connection(name => 'of a member')->>'name' AS name;
@@ -193,7 +189,7 @@ BEGIN
 END
 $$;
 CREATE TABLE regress_evil.enterprise_connections (LIKE public.enterprise_connections);
-CREATE TABLE regress_evil.enterprise_connection_origins (LIKE public.enterprise_connection_origins);
+CREATE TABLE regress_evil.enterprise_connection_requests (LIKE public.enterprise_connection_requests);
 CREATE TEMP TABLE enterprise_connections (LIKE public.enterprise_connections);
 CREATE TEMP TABLE pg_foreign_server AS SELECT oid, 'regress_second'::name AS srvname FROM pg_catalog.pg_foreign_server;
 CREATE FUNCTION regress_evil.track_enterprise_connection(jsonb, name, text) RETURNS void LANGUAGE sql
@@ -223,7 +219,7 @@ RESET ROLE;
 SET client_min_messages = warning;
 SELECT * FROM regress_evil.trap;
 SELECT (SELECT count(*) FROM regress_evil.enterprise_connections) AS connections,
-       (SELECT count(*) FROM regress_evil.enterprise_connection_origins) AS origins;
+       (SELECT count(*) FROM regress_evil.enterprise_connection_requests) AS requests;
 -- that it would have: the trap works
 SET ROLE regress_app;
 SET search_path = regress_evil, pg_catalog;

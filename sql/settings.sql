@@ -1,7 +1,7 @@
 -- Settings: the options of servers and user mappings, pg_clerk.server, and
 -- for which database a server is armed.
 SELECT mock.reset('{"profile": "lenient", "secret_keys": ["sk_test_mock", "sk_test_other", "sk_live_mock"]}');
-TRUNCATE enterprise_connections, enterprise_connection_origins;
+TRUNCATE enterprise_connections;
 \set VERBOSITY default
 SET client_min_messages = warning;      -- no "drop cascades to"
 
@@ -123,7 +123,6 @@ BEGIN
         CREATE USER MAPPING FOR PUBLIC SERVER regress_url OPTIONS (secret_key 'sk_test_mock');
         PERFORM create_enterprise_connection(name => regexp_replace(variant, ':\d+', ':<port>'), server => 'regress_url');
         DROP SERVER regress_url CASCADE;
-        DELETE FROM enterprise_connection_origins WHERE server = 'regress_url';
     END LOOP;
 END
 $$;
@@ -272,39 +271,45 @@ SELECT * FROM pg_temp.with_file();
 --
 -- Armed for one database
 --
+CREATE FUNCTION pg_temp.origin() RETURNS text LANGUAGE sql AS $$
+SELECT option_value FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = 'regress_b' AND option_name = 'origin'$$;
+CREATE FUNCTION pg_temp.here(database oid DEFAULT NULL, server oid DEFAULT NULL) RETURNS text LANGUAGE sql AS $$
+SELECT system_identifier || '/' || coalesce(database, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    || '/' || coalesce(server, (SELECT oid FROM pg_foreign_server WHERE srvname = 'regress_b')) FROM pg_control_system()$$;
+CREATE PROCEDURE pg_temp.set_origin(origin text) LANGUAGE plpgsql AS $$BEGIN EXECUTE format('ALTER SERVER regress_b OPTIONS (SET origin %L)', origin); END$$;
 SELECT mock.reset('{"profile": "lenient"}');
 ALTER USER MAPPING FOR PUBLIC SERVER regress_b OPTIONS (SET secret_key 'sk_test_mock');
 ALTER SERVER regress_b OWNER TO regress_owner;
 GRANT USAGE ON FOREIGN SERVER regress_b TO regress_app;
-DELETE FROM enterprise_connection_origins WHERE server = 'regress_b';
--- the first use arms it, whoever uses it; not one that was rolled back
+-- from the beginning
+SELECT pg_temp.origin() = pg_temp.here() AS here;
+-- or at the first use, whoever uses it; not one that was rolled back
+ALTER SERVER regress_b OPTIONS (DROP origin);
 SET ROLE regress_app;
 BEGIN;
 SELECT create_enterprise_connection(name => 'rolled back', server => 'regress_b')->>'name' AS name;
 ROLLBACK;
-SELECT count(*) FROM enterprise_connection_origins WHERE server = 'regress_b';
+SELECT pg_temp.origin();
 SELECT create_enterprise_connection(name => 'first use', server => 'regress_b')->>'name' AS name;
 RESET ROLE;
-SELECT server, system_identifier = (SELECT system_identifier FROM pg_control_system()) AS this_cluster,
-       database = (SELECT oid FROM pg_database WHERE datname = current_database()) AS this_database,
-       armed_at BETWEEN now() - interval '1 min' AND now() AS armed_now, armed_by
-FROM enterprise_connection_origins WHERE server = 'regress_b';
+SELECT pg_temp.origin() = pg_temp.here() AS here;
 
 -- a restored dump: another cluster
 CREATE TEMP TABLE sent_before AS SELECT count(*) FROM mock.requests();
-UPDATE enterprise_connection_origins SET system_identifier = system_identifier + 1 WHERE server = 'regress_b';
+CALL pg_temp.set_origin('1' || pg_temp.here());
+SELECT * FROM pg_temp.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
+-- restored over the same database: another server
+CALL pg_temp.set_origin(pg_temp.here(server => 1));
 SELECT * FROM pg_temp.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
 -- a template copy: another database; the other servers are armed as before
-UPDATE enterprise_connection_origins SET system_identifier = system_identifier - 1, database = 1 WHERE server = 'regress_b';
+CALL pg_temp.set_origin(pg_temp.here(database => 1));
 SELECT * FROM pg_temp.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
 SELECT create_enterprise_connection(name => 'the other', server => 'clerk')->>'name' AS name;
 SELECT count(*) - (SELECT count FROM sent_before) AS sent FROM mock.requests();
 -- also with a name that has to be quoted
 ALTER SERVER regress_b RENAME TO "regress B's";
-UPDATE enterprise_connection_origins SET server = 'regress B''s' WHERE server = 'regress_b';
 SELECT hint FROM pg_temp.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress B''s')$$);
 ALTER SERVER "regress B's" RENAME TO regress_b;
-UPDATE enterprise_connection_origins SET server = 'regress_b' WHERE server = 'regress B''s';
 
 -- only the server's owner arms it: not who only uses it, nor who owns another
 SET ROLE regress_app;
@@ -318,7 +323,7 @@ SELECT arm_enterprise_connections('regress_b');
 SET ROLE regress_app;
 SELECT create_enterprise_connection(name => 'armed again', server => 'regress_b')->>'name' AS name;
 RESET ROLE;
-SELECT armed_by, database <> 1 AS this_database FROM enterprise_connection_origins WHERE server = 'regress_b';
+SELECT pg_temp.origin() = pg_temp.here() AS here;
 BEGIN READ ONLY;
 SELECT arm_enterprise_connections('regress_b');
 ROLLBACK;
@@ -340,7 +345,6 @@ BEGIN
         PERFORM create_enterprise_connection(name => i::text, server => 'regress_pace');
     END LOOP;
     DROP SERVER regress_pace CASCADE;
-    DELETE FROM enterprise_connection_origins WHERE server = 'regress_pace';
     RETURN extract(epoch FROM clock_timestamp() - began);
 END
 $$;
@@ -352,7 +356,6 @@ SELECT pg_temp.seconds(10, '', 'sk_test_mock') >= 0.7 AS test_key,
        pg_temp.seconds(32, ', rate_limit ''0''', 'sk_test_mock') < 5 AS no_limit;
 
 DROP SERVER regress_b CASCADE;
-DELETE FROM enterprise_connection_origins WHERE server LIKE 'regress%';
 TRUNCATE enterprise_connections;
 DROP OWNED BY regress_app, regress_owner, regress_reader;
 DROP ROLE regress_app, regress_owner, regress_reader;

@@ -458,7 +458,7 @@ SELECT count(*) FROM pg_temp.enqueued();
 -- A copy of a database holds them, and a move is one upsert there, too
 --
 SELECT arm_enterprise_connections('clerk');
-UPDATE enterprise_connection_origins SET database = 1 WHERE server = 'clerk';
+ALTER SERVER clerk OPTIONS (SET origin '1/1/1');
 SET client_min_messages = error;
 UPDATE regress_sync.parted SET region = CASE region WHEN 'eu' THEN 'us' ELSE 'eu' END WHERE id = 2;
 RESET client_min_messages;
@@ -485,5 +485,4 @@ REVOKE ALL ON FUNCTION sync_enterprise_connection() FROM regress_trigger_owner;
 REVOKE USAGE ON FOREIGN SERVER clerk FROM regress_trigger_owner;
 DROP ROLE regress_trigger_owner, regress_trigger_app;
 TRUNCATE enterprise_connections, enterprise_connection_requests;
-DELETE FROM enterprise_connection_origins;
 RESET client_min_messages;

@@ -92,14 +92,14 @@ clerk_catalog(void)
 	 */
 	catalog_valid = true;
 	found.namespace = extension_namespace();
-	found.origins = get_relname_relid("enterprise_connection_origins", found.namespace);
-	found.origins_key = get_relname_relid("enterprise_connection_origins_pkey", found.namespace);
 	found.connections = get_relname_relid("enterprise_connections", found.namespace);
 	found.connections_key = get_relname_relid("enterprise_connections_pkey", found.namespace);
 	found.requests = get_relname_relid("enterprise_connection_requests", found.namespace);
+	found.lanes = get_relname_relid("enterprise_connection_requests_lane_idx", found.namespace);
+	found.pauses = get_relname_relid("enterprise_connection_pauses", found.namespace);
 	found.owner = relation_owner(found.connections);
-	if (!OidIsValid(found.namespace) || !OidIsValid(found.origins) ||
-		!OidIsValid(found.origins_key) || !OidIsValid(found.owner) ||
+	if (!OidIsValid(found.namespace) || !OidIsValid(found.lanes) ||
+		!OidIsValid(found.pauses) || !OidIsValid(found.owner) ||
 		!OidIsValid(found.connections) || !OidIsValid(found.connections_key) ||
 		!OidIsValid(found.requests))
 	{

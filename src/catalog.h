@@ -12,11 +12,11 @@ typedef struct ClerkCatalog
 {
 	Oid			namespace;		/* the schema the extension was created in */
 	Oid			owner;			/* of the tracking table, and so of all writes */
-	Oid			origins;		/* enterprise_connection_origins */
-	Oid			origins_key;	/* its primary key's index */
 	Oid			connections;	/* enterprise_connections */
 	Oid			connections_key;	/* its primary key's index */
 	Oid			requests;		/* enterprise_connection_requests */
+	Oid			lanes;			/* its index of what is delivered in order */
+	Oid			pauses;			/* enterprise_connection_pauses */
 } ClerkCatalog;
 
 /*

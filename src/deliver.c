@@ -23,14 +23,16 @@
 #include "executor/spi.h"
 #include "json.h"
 #include "keys.h"
+#include "commands/trigger.h"
+#include "foreign/foreign.h"
 #include "lib/ilist.h"
+#include "locks.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "origin.h"
 #include "outbox.h"
 #include "pages.h"
 #include "postmaster/interrupt.h"
-#include "storage/lock.h"
 #include "tracking.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -60,14 +62,28 @@
 /* A server whose key is refused is tried again after so many ms. */
 #define PROBE_INTERVAL (60 * 1000)
 
-/* An outcome that met a locked row is tried again after so many ms. */
-#define ASIDE_INTERVAL 100
+/*
+ * What could not be done because something is locked, or raises an error, is
+ * tried again after so many ms; twice as long each time up to the last.
+ */
+#define ASIDE_FIRST 100
+#define ASIDE_LAST (60 * 1000)
 
-/* ... which is found out by waiting so long for it. */
-#define LOCK_TIMEOUT "50ms"
+/* ... up to this, if it is not one row that is concerned. */
+#define TRANSACTION_PAUSE_LAST (10 * 1000)
 
-/* A look-up that failed is repeated after so many ms. */
-#define LOOK_UP_INTERVAL 5000
+/*
+ * Rows are never waited for.  Where PostgreSQL waits by itself (for a row of a
+ * foreign key, or a unique key that is being inserted), it is not for long: all
+ * others wait meanwhile, and a lock that is held while waiting can deadlock.
+ */
+#define LOCK_TIMEOUT "10ms"
+
+/*
+ * Pages of a look-up.  The listing is newest first, so it ends where nothing is
+ * young enough; a server that says so never would be asked without end.
+ */
+#define LOOK_UP_PAGES 100
 
 /* How far Clerk's clock may be off, in us. */
 #define CLOCK_SKEW (5 * 60 * USECS_PER_SEC)
@@ -88,16 +104,19 @@
 /* While something is under way, lanes are swept every so many ms. */
 #define SWEEP_INTERVAL 100
 
-#define NEVER PG_INT64_MAX
+/* A longer id, in bytes, might not fit into a notification. */
+#define MAX_NOTIFIED_ID 1000
 
-/* Of the lock tag of a claimer, beside those in tracking.c. */
-#define LOCK_CLAIMER 3
+#define NEVER PG_INT64_MAX
 
 /* A server that has something to deliver. */
 typedef struct Server
 {
-	char	   *name;
+	Oid			oid;
+	char		name[NAMEDATALEN];	/* as of the last claim */
 	int			active;			/* claimed and not finished */
+	int			failures;		/* claims that raised an error, in a row */
+	int64		claim_not_before;	/* ms; after such an error */
 	int64		not_before;		/* ms; while it is paused */
 	bool		paused;			/* no key, or it was refused */
 	int64		paused_version; /* of the settings that did not work */
@@ -109,7 +128,8 @@ typedef enum DeliveryState
 	DELIVERY_READY,				/* to be sent */
 	DELIVERY_SENT,
 	DELIVERY_ANSWERED,			/* to be judged */
-	DELIVERY_JUDGED				/* its outcome is to be committed */
+	DELIVERY_JUDGED,			/* its outcome is to be written */
+	DELIVERY_WRITTEN			/* ... and committed */
 } DeliveryState;
 
 /* A claimed request on its way. */
@@ -120,6 +140,7 @@ typedef struct Delivery
 	Server	   *server;
 	ClerkRequestRow *row;
 	DeliveryState state;
+	bool		claimed;		/* the claim is committed */
 	ClerkSettings *settings;
 	ClerkParams *params;
 	ClerkCall	call;
@@ -133,8 +154,10 @@ typedef struct Delivery
 	const ClerkBody *next;		/* a PATCH of this follows at once */
 	bool		gives_up;		/* what is sent only gives up domains */
 	bool		yields;			/* Clerk refused it: the next of its key takes it over */
+	const char *written_state;	/* what was written of it: the state, or "lost" */
 	int64		awaits;			/* the request to wait for afterwards */
-	int64		not_before;		/* ms; of committing it, if a row was locked */
+	int			tries;			/* of judging or writing it, that came to nothing */
+	int64		not_before;		/* ms; of the next one */
 	bool		sweep;			/* the next of its lane could not be let go on */
 } Delivery;
 
@@ -157,18 +180,31 @@ typedef struct LookUp
 	ClerkSettings *settings;
 	ClerkCall	call;
 	ClerkHttpRequest *request;
+	bool		claimed;		/* the claims are committed */
+	int			pages;
 	int64		offset;
 	TimestampTz oldest;			/* nothing older can be meant */
 	bool		page_came;		/* to be looked through */
 	bool		answered;		/* every delivery has its outcome */
 } LookUp;
 
+/* A request that could not be claimed. */
+typedef struct Aside
+{
+	int64		id;				/* first: claimer.aside points here */
+	int			tries;
+	int64		not_before;		/* ms */
+} Aside;
+
 typedef struct Loop
 {
 	const ClerkDeliverer *deliverer;
 	MemoryContext context;
 	ClerkHttpSet *set;
-	int			claimer;
+	ClerkClaimer claimer;
+	List	   *aside;			/* Aside * */
+	int			failures;		/* transactions in a row that came to nothing */
+	int64		pause_until;	/* ms; none is begun before */
 	List	   *servers;		/* Server * */
 	dlist_head	deliveries;
 	dlist_head	look_ups;
@@ -207,6 +243,9 @@ set_local(const char *name, const char *value)
  *
  * Every statement goes by an index.  A plan made while the outbox was short
  * would read all of it when it is long, until it is analyzed.
+ *
+ * A deferred constraint or trigger of somebody's is checked with the row that
+ * it concerns, so that an error concerns that row alone.
  */
 static void
 begin(Loop *loop)
@@ -217,21 +256,54 @@ begin(Loop *loop)
 	set_local("enable_seqscan", "off");
 	set_local("enable_bitmapscan", "off");
 	set_local("jit", "off");
-}
-
-static void
-commit(Loop *loop)
-{
-	loop->deliverer->commit();
-	MemoryContextSwitchTo(loop->context);
+	set_local("lock_timeout", LOCK_TIMEOUT);
+	AfterTriggerSetState(&(ConstraintsSetStmt) {.type = T_ConstraintsSetStmt, .deferred = false});
 }
 
 /*
- * Run work(arg) in a subtransaction.  Returns the error, or NULL.  What asks
- * this process to stop is not caught.
+ * 100, 200, 400 ... ms
  */
+static int64
+pause_after(int tries)
+{
+	return Min((int64) ASIDE_FIRST << Min(tries, 12), ASIDE_LAST);
+}
+
+/*
+ * Is this an error that passes by itself?
+ */
+static bool
+is_transient(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_SYSTEM_ERROR:
+			return true;
+	}
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+}
+
+/*
+ * May the error end this process or call?  What asks a session to stop does.
+ */
+static bool
+ends_all(Loop *loop, const ErrorData *error)
+{
+	return !loop->deliverer->forever &&
+		(error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+		 error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN);
+}
+
+/*
+ * Run work(loop, arg) in a subtransaction.  Returns the error, or NULL.
+ */
+typedef void (*Work) (Loop *loop, void *arg);
+
 static ErrorData *
-run_in_subtransaction(void (*work) (Delivery *), Delivery *delivery)
+run_in_subtransaction(Loop *loop, Work work, void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -241,7 +313,7 @@ run_in_subtransaction(void (*work) (Delivery *), Delivery *delivery)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		work(delivery);
+		work(loop, arg);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -252,15 +324,73 @@ run_in_subtransaction(void (*work) (Delivery *), Delivery *delivery)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
-			error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN)
+		if (ends_all(loop, error))
 			ReThrowError(error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return error;
+}
+
+static void
+log_error(const char *what, const ErrorData *error)
+{
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("pg_clerk could not %s: %s", what, error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+}
+
+/*
+ * Run work in a transaction of its own, that has the tables locked for writing.
+ * Returns false if it came to nothing: somebody has a table locked, or there
+ * was an error, which is logged as what could not be done.  A session raises
+ * it.  The next transaction is begun some time later then.
+ */
+static bool
+run_in_transaction(Loop *loop, const char *what, Work work)
+{
+	MemoryContext scratch;
+	ErrorData  *volatile error = NULL;
+	volatile bool done = false;
+
+	if (clerk_http_now() < loop->pause_until)
+		return false;
+	scratch = AllocSetContextCreate(loop->context, "pg_clerk transaction", ALLOCSET_SMALL_SIZES);
+	PG_TRY();
+	{
+		begin(loop);
+		MemoryContextSwitchTo(scratch);
+		if (clerk_try_lock_tables())
+		{
+			error = run_in_subtransaction(loop, work, NULL);
+			done = error == NULL;
+		}
+		if (error != NULL && !loop->deliverer->forever)
+			ReThrowError(error);
+		loop->deliverer->commit();
+	}
+	PG_CATCH();
+	{
+		if (!loop->deliverer->forever)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(scratch);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		done = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(loop->context);
+
+	/* An error that is owed to the extension being dropped just now is none. */
+	if (error != NULL && !loop->deliverer->leave())
+		log_error(what, error);
+	MemoryContextDelete(scratch);
+	loop->pause_until = done ? 0 : clerk_http_now() + Min(pause_after(loop->failures), TRANSACTION_PAUSE_LAST);
+	loop->failures = done ? 0 : loop->failures + 1;
+	return done;
 }
 
 /*-------------------------------------------------------------------------
@@ -314,6 +444,18 @@ judged_again(Delivery *delivery, const ClerkReport *report)
 	delivery->outcome.http_status = report->status;
 	delivery->outcome.doubt_since = delivery->row->doubt_since;
 	judged(delivery, "queued", delay);
+}
+
+/*
+ * Nothing was sent, for want of something here: that is no attempt.
+ */
+static void
+judged_short(Delivery *delivery, const ClerkReport *report)
+{
+	delivery->outcome.error = clerk_report_to_jsonb(report);
+	delivery->outcome.doubt_since = delivery->row->doubt_since;
+	delivery->outcome.uncounted = true;
+	judged(delivery, "queued", BACKOFF_FIRST);
 }
 
 /*
@@ -440,7 +582,9 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 {
 	const ClerkRequestRow *row = delivery->row;
 
-	if (report->status == 401 && report->of_clerk)
+	if (ERRCODE_TO_CATEGORY(report->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+		judged_short(delivery, report);
+	else if (report->status == 401 && report->of_clerk)
 		judged_paused(delivery, report);
 	else if (strcmp(row->step, "delete") == 0 && clerk_report_is_gone(report))
 	{
@@ -530,14 +674,17 @@ static void
 judge_error(Delivery *delivery, const ErrorData *error)
 {
 	ClerkReport report = report_of_error(error);
+	ClerkOrigin origin;
 
-	if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+	if (is_transient(error))
+		judged_short(delivery, &report);
+	else if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
 		judged_failed(delivery, &report);
-	else if (clerk_origin(delivery->server->name) == CLERK_ORIGIN_ELSEWHERE)
+	else if (clerk_settings_origin(delivery->row->server, &origin) && origin == CLERK_ORIGIN_ELSEWHERE)
 	{
-		judged(delivery, "queued", 0);
+		/* It waits until the server is armed. */
 		delivery->outcome.uncounted = true;
-		clerk_outbox_hold(delivery->server->name);
+		judged(delivery, "queued", 0);
 	}
 	else
 		judged_paused(delivery, &report);
@@ -552,21 +699,20 @@ judge_error(Delivery *delivery, const ErrorData *error)
  * Settings for who enqueued the request: key and USAGE as they are now.
  */
 static ClerkSettings *
-settings_of(const char *server, const char *role)
+settings_of(const ClerkRequestRow *row)
 {
-	Oid			id = get_role_oid(role, true);
 	Oid			user;
 	int			sec_context;
 	ClerkSettings *settings;
 
-	if (!OidIsValid(id))
+	if (!OidIsValid(row->role_oid) || GetUserNameFromId(row->role_oid, true) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\", which enqueued the request, does not exist any more", role),
+				 errmsg("role \"%s\", which enqueued the request, does not exist any more", row->role),
 				 errhint("Enqueue it again as another role, and cancel this request.")));
 	GetUserIdAndSecContext(&user, &sec_context);
-	SetUserIdAndSecContext(id, sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	settings = clerk_settings(server, CLERK_USE_WRITE);
+	SetUserIdAndSecContext(row->role_oid, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	settings = clerk_settings(row->server, CLERK_USE_WRITE);
 	SetUserIdAndSecContext(user, sec_context);
 	return settings;
 }
@@ -709,8 +855,9 @@ prepare_complete(Delivery *delivery)
  * subtransaction, and becomes its outcome.
  */
 static void
-prepare(Delivery *delivery)
+prepare(Loop *loop, void *arg)
 {
+	Delivery   *delivery = arg;
 	const ClerkRequestRow *row = delivery->row;
 	bool		deletes = strcmp(row->step, "delete") == 0;
 
@@ -718,7 +865,7 @@ prepare(Delivery *delivery)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the request has no parameters")));
-	delivery->settings = settings_of(row->server, row->role);
+	delivery->settings = settings_of(row);
 	if (strcmp(row->step, "create") == 0)
 		prepare_create(delivery);
 	else if (strcmp(row->step, "update") == 0)
@@ -767,9 +914,62 @@ take_row(Loop *loop, Server *server, const ClerkRequestRow *claimed)
 	dlist_push_tail(&loop->deliveries, &delivery->node);
 	server->active++;
 	loop->claimed_any = true;
-	error = run_in_subtransaction(prepare, delivery);
+	error = run_in_subtransaction(loop, prepare, delivery);
 	if (error != NULL)
 		judge_error(delivery, error);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Requests that cannot be claimed are left out for a while.
+ */
+static void
+set_aside(Loop *loop, const ClerkRequestRow *row)
+{
+	MemoryContext old = MemoryContextSwitchTo(loop->context);
+	Aside	   *aside = NULL;
+	ListCell   *lc;
+
+	foreach(lc, loop->aside)
+		if (((Aside *) lfirst(lc))->id == row->id)
+			aside = lfirst(lc);
+	if (aside == NULL)
+	{
+		aside = palloc0(sizeof(*aside));
+		aside->id = row->id;
+		loop->aside = lappend(loop->aside, aside);
+	}
+	aside->not_before = clerk_http_now() + pause_after(3 + aside->tries++);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Those of which it is not time yet; the others are forgotten some time later.
+ */
+static void
+read_aside(Loop *loop)
+{
+	MemoryContext old = MemoryContextSwitchTo(loop->context);
+	int64		now = clerk_http_now();
+	ListCell   *lc;
+
+	list_free(loop->claimer.aside);
+	loop->claimer.aside = NIL;
+	foreach(lc, loop->aside)
+	{
+		Aside	   *aside = lfirst(lc);
+
+		if (aside->not_before > now)
+		{
+			loop->claimer.aside = lappend(loop->claimer.aside, aside);
+			loop->next_claim = Min(loop->next_claim, aside->not_before);
+		}
+		else if (aside->not_before + 2 * ASIDE_LAST < now)
+		{
+			loop->aside = foreach_delete_current(loop->aside, lc);
+			pfree(aside);
+		}
+	}
 	MemoryContextSwitchTo(old);
 }
 
@@ -778,9 +978,14 @@ take_row(Loop *loop, Server *server, const ClerkRequestRow *claimed)
  *-------------------------------------------------------------------------
  */
 
+/*
+ * By its oid: a server that is renamed is the same, and another one of its name
+ * is not.
+ */
 static Server *
 find_server(Loop *loop, const char *name)
 {
+	Oid			oid = get_foreign_server_oid(name, true);
 	MemoryContext old;
 	Server	   *server;
 	ListCell   *lc;
@@ -788,38 +993,38 @@ find_server(Loop *loop, const char *name)
 	foreach(lc, loop->servers)
 	{
 		server = lfirst(lc);
-		if (strcmp(server->name, name) == 0)
+		if (server->oid == oid)
+		{
+			strlcpy(server->name, name, NAMEDATALEN);
 			return server;
+		}
 	}
 	old = MemoryContextSwitchTo(loop->context);
 	server = palloc0(sizeof(*server));
-	server->name = pstrdup(name);
+	server->oid = oid;
+	strlcpy(server->name, name, NAMEDATALEN);
 	loop->servers = lappend(loop->servers, server);
 	MemoryContextSwitchTo(old);
 	return server;
 }
 
 /*
- * The server's own settings, without a key: for limits.  NULL if it is not
- * one any more; its requests are claimed all the same, and fail.
+ * How many more may be sent to the server now?
+ *
+ * The sockets of this process are shared out: a server has at most twice as
+ * many as there are left for the others.  So one that hangs leaves a third of
+ * them, the next one a third of that, and so on.
  */
-static ClerkSettings *
-limits_of(const char *server)
-{
-	return clerk_settings_limits(server);
-}
-
 static int
 places(Loop *loop, Server *server, const ClerkSettings *limits)
 {
-	int			free = (limits ? limits->max_concurrency : 1) - server->active;
+	int			room = MAX_CONNECTIONS - clerk_http_pending(loop->set);
+	int			free = limits->max_concurrency - server->active;
 
-	free = Min(free, MAX_CONNECTIONS - clerk_http_pending(loop->set));
+	free = Min(free, (2 * room - server->active + 2) / 3);
 	if (server->paused)
 		free = Min(free, 1);
-	if (limits != NULL)
-		free = Min(free, clerk_pace_allows(limits));
-	return free;
+	return Min(free, clerk_pace_allows(limits));
 }
 
 /*
@@ -842,9 +1047,8 @@ wait_for_pace(Loop *loop, const ClerkSettings *limits)
  * Returns whether there was a place.  If all are taken, an answer frees one.
  */
 static bool
-claim_from(Loop *loop, Server *server)
+claim_from(Loop *loop, Server *server, const ClerkSettings *limits)
 {
-	ClerkSettings *limits = limits_of(server->name);
 	int			wanted = places(loop, server, limits);
 	TransactionId xid = GetCurrentTransactionIdIfAny();
 	List	   *rows;
@@ -852,14 +1056,18 @@ claim_from(Loop *loop, Server *server)
 
 	if (wanted <= 0)
 	{
-		if (limits != NULL && clerk_pace_allows(limits) <= 0)
+		if (clerk_pace_allows(limits) <= 0)
 			wait_for_pace(loop, limits);
 		return false;
 	}
-	rows = clerk_outbox_claim(server->name, wanted, loop->claimer, loop->deliverer->role,
-							  limits ? limits->timeout : 1000);
+	rows = clerk_outbox_claim(limits, wanted, &loop->claimer);
 	foreach(lc, rows)
-		take_row(loop, server, lfirst(lc));
+	{
+		if (((ClerkRequestRow *) lfirst(lc))->aside)
+			set_aside(loop, lfirst(lc));
+		else
+			take_row(loop, server, lfirst(lc));
+	}
 	loop->moved_any |= rows == NIL && GetCurrentTransactionIdIfAny() != xid;
 	return true;
 }
@@ -888,8 +1096,25 @@ may_probe(Loop *loop, Server *server)
 
 	/* The latch is set a moment before a change of the settings is told. */
 	if (loop->woken)
-		loop->next_claim = Min(loop->next_claim, now + ASIDE_INTERVAL);
+		loop->next_claim = Min(loop->next_claim, now + ASIDE_FIRST);
 	return false;
+}
+
+/*
+ * What was in doubt still is.  A look-up that failed counts as an attempt.
+ */
+static void
+judged_still_in_doubt(Delivery *delivery, Jsonb *error, bool counted)
+{
+	const ClerkRequestRow *row = delivery->row;
+
+	delivery->outcome.error = error;
+	delivery->outcome.doubt_since = row->doubt_since;
+	delivery->outcome.uncounted = !counted;
+	if (counted && row->attempts >= clerk_max_attempts)
+		judged(delivery, "failed", -1);
+	else
+		judged(delivery, "in_doubt", counted ? backoff(row->attempts) : BACKOFF_FIRST);
 }
 
 /*
@@ -900,17 +1125,18 @@ judge_doubt_error(Delivery *delivery, const ErrorData *error)
 {
 	judge_error(delivery, error);
 	delivery->outcome.doubt_since = delivery->row->doubt_since;
-	delivery->outcome.uncounted = false;
+	delivery->outcome.uncounted = true;
 	if (strcmp(delivery->outcome.state, "queued") == 0)
-		judged(delivery, "in_doubt", LOOK_UP_INTERVAL);
+		judged_still_in_doubt(delivery, delivery->outcome.error, false);
 }
 
 static void
-prepare_doubt(Delivery *delivery)
+prepare_doubt(Loop *loop, void *arg)
 {
+	Delivery   *delivery = arg;
 	const char *fault;
 
-	prepare(delivery);
+	prepare(loop, delivery);
 	delivery->wanted = clerk_json_parse(delivery->params->body->text, delivery->params->body->len, &fault);
 }
 
@@ -928,13 +1154,19 @@ take_doubts(Loop *loop, Server *server, List *rows)
 	look_up->oldest = PG_INT64_MAX;
 	foreach(lc, rows)
 	{
-		Delivery   *delivery = new_delivery(loop, server, clerk_outbox_copy(lfirst(lc)), context);
+		Delivery   *delivery;
 		ErrorData  *error;
 
+		if (((ClerkRequestRow *) lfirst(lc))->aside)
+		{
+			set_aside(loop, lfirst(lc));
+			continue;
+		}
+		delivery = new_delivery(loop, server, clerk_outbox_copy(lfirst(lc)), context);
 		delivery->row->step = "create";
 		delivery->row->connection_id = NULL;
 		look_up->oldest = Min(look_up->oldest, delivery->row->doubt_since - CLOCK_SKEW);
-		error = run_in_subtransaction(prepare_doubt, delivery);
+		error = run_in_subtransaction(loop, prepare_doubt, delivery);
 		if (error != NULL)
 			judge_doubt_error(delivery, error);
 		else if (look_up->settings == NULL)
@@ -972,38 +1204,139 @@ plan_next_claim(Loop *loop, TimestampTz due)
 		loop->next_claim = Min(loop->next_claim, clerk_http_now() + wait);
 }
 
+/*
+ * Claim what a server has: requests, and what is in doubt.
+ */
+typedef struct ServerClaim
+{
+	const char *name;
+	bool		open;			/* it had a place */
+} ServerClaim;
+
+static void
+claim_server(Loop *loop, void *arg)
+{
+	ServerClaim *claim = arg;
+	ClerkSettings *limits = clerk_settings_limits(claim->name);
+	Server	   *server;
+	List	   *doubts;
+
+	/* Without a server, or in a copy of the database, requests are held. */
+	if (limits == NULL || limits->origin == CLERK_ORIGIN_ELSEWHERE)
+		return;
+	server = find_server(loop, claim->name);
+	if (server->paused && !may_probe(loop, server))
+		return;
+
+	/* It is being dropped or renamed just now. */
+	if (!clerk_try_hold_server(server->oid))
+	{
+		loop->next_claim = Min(loop->next_claim, clerk_http_now() + ASIDE_FIRST);
+		return;
+	}
+	claim->open = claim_from(loop, server, limits);
+	if (!server->looking_up && (!server->paused || server->active == 0) &&
+		(doubts = clerk_outbox_claim_doubts(server->name, &loop->claimer)) != NIL)
+		take_doubts(loop, server, doubts);
+	if (server->paused && (server->active > 0 || server->looking_up))
+		clerk_outbox_probed(server->name);
+}
+
+/*
+ * Forget what was claimed since the last commit, by this server or by all.
+ */
+static void
+drop_claims(Loop *loop, const Server *server)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &loop->deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (delivery->claimed || (server != NULL && delivery->server != server))
+			continue;
+		delivery->server->active--;
+		dlist_delete(&delivery->node);
+		MemoryContextDelete(delivery->context);
+	}
+	dlist_foreach_modify(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+		if (look_up->claimed || (server != NULL && look_up->server != server))
+			continue;
+		look_up->server->looking_up = false;
+		dlist_delete(&look_up->node);
+		MemoryContextDelete(look_up->context);
+	}
+}
+
+static void
+keep_claims(Loop *loop)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &loop->deliveries)
+		dlist_container(Delivery, node, iter.cur)->claimed = true;
+	dlist_foreach(iter, &loop->look_ups)
+		dlist_container(LookUp, node, iter.cur)->claimed = true;
+}
+
+/*
+ * An error of one server concerns that one alone.
+ */
+static void
+claim_from_all(Loop *loop, void *arg)
+{
+	List	   *open = NIL;
+	ListCell   *lc;
+
+	read_aside(loop);
+	foreach(lc, clerk_outbox_servers())
+	{
+		ServerClaim claim = {.name = lfirst(lc)};
+		Server	   *server = find_server(loop, claim.name);
+		ErrorData  *error;
+
+		if (clerk_http_now() < server->claim_not_before)
+		{
+			loop->next_claim = Min(loop->next_claim, server->claim_not_before);
+			continue;
+		}
+		error = run_in_subtransaction(loop, claim_server, &claim);
+		if (error == NULL)
+			server->failures = 0;
+		else if (!loop->deliverer->forever)
+			ReThrowError(error);
+		else
+		{
+			log_error(psprintf("claim requests of server \"%s\"", claim.name), error);
+			drop_claims(loop, server);
+			server->claim_not_before = clerk_http_now() + pause_after(3 + server->failures++);
+		}
+		if (claim.open)
+			open = lappend(open, lfirst(lc));
+	}
+	plan_next_claim(loop, clerk_outbox_next_due(open, &loop->claimer));
+}
+
 static void
 claim(Loop *loop)
 {
-	MemoryContext scratch = AllocSetContextCreate(loop->context, "pg_clerk claim",
-												  ALLOCSET_SMALL_SIZES);
-	List	   *open = NIL;		/* servers with a place */
-	ListCell   *lc;
-
 	loop->claimed_any = false;
 	loop->moved_any = false;
 	loop->limited = false;
 	loop->next_claim = NEVER;
-	begin(loop);
-	MemoryContextSwitchTo(scratch);
-	foreach(lc, clerk_outbox_servers())
+	if (run_in_transaction(loop, "claim requests", claim_from_all))
+		keep_claims(loop);
+	else
 	{
-		Server	   *server = find_server(loop, lfirst(lc));
-		List	   *doubts;
-
-		if (server->paused && !may_probe(loop, server))
-			continue;
-		if (claim_from(loop, server))
-			open = lappend(open, server->name);
-		if (!server->looking_up && (!server->paused || server->active == 0) &&
-			(doubts = clerk_outbox_claim_doubts(lfirst(lc), loop->claimer, loop->deliverer->role)) != NIL)
-			take_doubts(loop, server, doubts);
-		if (server->paused && (server->active > 0 || server->looking_up))
-			clerk_outbox_probed(server->name);
+		drop_claims(loop, NULL);
+		loop->claimed_any = false;
+		loop->limited = true;
+		loop->next_claim = loop->pause_until;
 	}
-	plan_next_claim(loop, clerk_outbox_next_due(open));
-	commit(loop);
-	MemoryContextDelete(scratch);
 }
 
 /*-------------------------------------------------------------------------
@@ -1046,14 +1379,14 @@ send_all(Loop *loop)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
-		if (delivery->state == DELIVERY_READY)
+		if (delivery->state == DELIVERY_READY && delivery->claimed)
 			send_delivery(loop, delivery);
 	}
 	dlist_foreach(iter, &loop->look_ups)
 	{
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
-		if (!look_up->answered && look_up->request == NULL)
+		if (!look_up->answered && look_up->request == NULL && look_up->claimed)
 			send_look_up(loop, look_up);
 	}
 }
@@ -1113,6 +1446,7 @@ adopt(Delivery *delivery, Jsonb *connection)
 	MemoryContext old = MemoryContextSwitchTo(delivery->context);
 
 	delivery->track = clerk_jsonb_copy(connection);
+	delivery->outcome.uncounted = true;
 	delivery->outcome.connection_id = clerk_jsonb_string(delivery->track, "id");
 	if (strcmp(delivery->row->operation, "upsert") == 0)
 	{
@@ -1170,13 +1504,15 @@ search_page(LookUp *look_up, const ClerkPage *page)
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);
 	look_up->offset += page->count;
+	look_up->pages++;
 	return page->count > 0 && !old &&
 		(page->total >= 0 ? look_up->offset < page->total : page->count == CLERK_PAGE_SIZE);
 }
 
 /*
  * What was not found does not exist: it is sent again, unless Clerk has
- * refused it because something else is in its way.
+ * refused it because something else is in its way.  report: the look-up has
+ * failed, so nothing is known.
  */
 static void
 give_up_search(LookUp *look_up, const ClerkReport *report)
@@ -1190,14 +1526,21 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 
 		if (delivery->state == DELIVERY_JUDGED)
 			continue;
-		delivery->outcome.error = row->error;
 		delivery->outcome.http_status = row->http_status;
-		delivery->outcome.doubt_since = row->doubt_since;
-		if (report != NULL && report->status == 401 && report->of_clerk)
-			pause_server(delivery->server, report, look_up->settings);
 		if (report != NULL)
-			judged(delivery, "in_doubt", LOOK_UP_INTERVAL);
-		else if (row->http_status == 422 || row->attempts >= clerk_max_attempts)
+		{
+			bool		refused_key = report->status == 401 && report->of_clerk;
+
+			if (refused_key)
+				pause_server(delivery->server, report, look_up->settings);
+			judged_still_in_doubt(delivery, clerk_report_to_jsonb(report),
+								  !refused_key && ERRCODE_TO_CATEGORY(report->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES);
+			continue;
+		}
+		delivery->outcome.error = row->error;
+		delivery->outcome.doubt_since = row->doubt_since;
+		delivery->outcome.uncounted = true;
+		if (row->http_status == 422 || row->attempts > clerk_max_attempts)
 		{
 			/* It is known now. */
 			delivery->outcome.doubt_since = 0;
@@ -1205,9 +1548,24 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 			judged(delivery, "failed", -1);
 		}
 		else
-			judged(delivery, "queued", row->attempts > 1 ? backoff(row->attempts) : 0);
+			judged(delivery, "queued", row->attempts > 2 ? backoff(row->attempts - 1) : 0);
 	}
 	look_up->answered = true;
+}
+
+/*
+ * The listing goes on and on.
+ */
+static ClerkReport
+report_of_long_search(void)
+{
+	return (ClerkReport)
+	{
+		.sqlerrcode = ERRCODE_CLERK_ANSWER_UNREADABLE,
+			.message = psprintf("could not look up what became of the request: Clerk's list has no end after %d pages", LOOK_UP_PAGES),
+			.hint = "Check that the option api_url leads to Clerk's API.",
+			.retry_after = -1,
+	};
 }
 
 /*
@@ -1225,25 +1583,55 @@ note_key(Server *server, const ClerkReport *report)
 }
 
 static void
-take_page(LookUp *look_up)
+take_page(Loop *loop, void *arg)
 {
+	LookUp	   *look_up = arg;
 	MemoryContext old = MemoryContextSwitchTo(look_up->context);
 	MemoryContext scratch = AllocSetContextCreate(look_up->context, "pg_clerk page", ALLOCSET_DEFAULT_SIZES);
+	ClerkReport *report;
+	ClerkReport endless;
 	bool		more = false;
 
 	MemoryContextSwitchTo(scratch);
 	clerk_api_read(look_up->settings, &look_up->call, look_up->request);
 	clerk_http_release(look_up->request);
 	look_up->request = NULL;
-	look_up->page_came = false;
-	note_key(look_up->server, look_up->call.report);
+	report = look_up->call.report;
+	note_key(look_up->server, report);
 	if (look_up->call.page != NULL)
 		more = search_page(look_up, look_up->call.page);
 	MemoryContextSwitchTo(look_up->context);
+	if (more && look_up->pages >= LOOK_UP_PAGES)
+	{
+		endless = report_of_long_search();
+		report = &endless;
+		more = false;
+	}
 	if (!more)
-		give_up_search(look_up, look_up->call.report);
+		give_up_search(look_up, report);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
+}
+
+/*
+ * Whatever is wrong with the page, it concerns this look-up alone.
+ */
+static void
+judge_page(Loop *loop, LookUp *look_up)
+{
+	ErrorData  *error = run_in_subtransaction(loop, take_page, look_up);
+	ClerkReport report;
+
+	look_up->page_came = false;
+	if (error == NULL)
+		return;
+	if (look_up->request != NULL)
+		clerk_http_release(look_up->request);
+	look_up->request = NULL;
+	MemoryContextSwitchTo(look_up->context);
+	report = report_of_error(error);
+	give_up_search(look_up, &report);
+	MemoryContextSwitchTo(loop->context);
 }
 
 /*-------------------------------------------------------------------------
@@ -1266,28 +1654,44 @@ yields(const Delivery *delivery)
  * In a subtransaction.  A row that somebody has locked is not waited for.
  */
 static void
-write_outcome(Delivery *delivery)
+write_outcome(Loop *loop, void *arg)
 {
+	Delivery   *delivery = arg;
 	const ClerkRequestRow *row = delivery->row;
+	char	   *server;
 
-	set_local("lock_timeout", LOCK_TIMEOUT);
+	/* The server may be dropped or renamed just now. */
+	if ((delivery->track != NULL || delivery->untrack != NULL) &&
+		(!clerk_try_hold_server(delivery->server->oid) ||
+		 !clerk_try_lock_tracked(delivery->server->name, delivery->untrack ? delivery->untrack :
+								 delivery->outcome.connection_id, row->key)))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the tracking row is locked")));
 	if (yields(delivery) && clerk_outbox_hand_over(row))
 	{
-		delivery->outcome.state = "superseded";
-		delivery->next = NULL;
+		delivery->written_state = "superseded";
 		return;
 	}
-	if (!clerk_outbox_finish(row, &delivery->outcome, &delivery->sweep))
+	switch (clerk_outbox_finish(row, &delivery->outcome, &delivery->sweep, &server))
 	{
-		/* The claim was lost: it is somebody else's to go on, and to tell. */
-		delivery->outcome.state = "lost";
-		delivery->next = NULL;
-		return;
+		case CLERK_FINISH_LOCKED:
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("the request is locked")));
+			break;
+		case CLERK_FINISH_LOST:
+			/* It is somebody else's to go on, and to tell. */
+			delivery->written_state = "lost";
+			return;
+		case CLERK_FINISH_COUNTED:
+			delivery->written_state = delivery->outcome.state;
+			break;
 	}
 	if (delivery->untrack != NULL)
-		(void) clerk_untrack(row->server, delivery->untrack);
+		(void) clerk_untrack(server, delivery->untrack);
 	if (delivery->track != NULL)
-		clerk_track(delivery->track, row->server, row->key);
+		clerk_track(delivery->track, server, row->key);
 	if (delivery->gives_up && delivery->outcome.awaits != 0 && row->attempts == 1)
 		clerk_outbox_wake(row);
 }
@@ -1300,12 +1704,12 @@ note_finished(Loop *loop, const Delivery *delivery)
 		outcome->connection_id : delivery->row->connection_id;
 	StringInfoData text;
 
-	if (strcmp(outcome->state, "delivered") != 0 && strcmp(outcome->state, "failed") != 0)
+	if (strcmp(delivery->written_state, "delivered") != 0 && strcmp(delivery->written_state, "failed") != 0)
 		return;
 	initStringInfo(&text);
 	appendStringInfo(&text, "{\"request\":" INT64_FORMAT ",\"state\":\"%s\",\"connection\":",
-					 delivery->row->id, outcome->state);
-	if (id != NULL)
+					 delivery->row->id, delivery->written_state);
+	if (id != NULL && strlen(id) <= MAX_NOTIFIED_ID)
 		escape_json(&text, id);
 	else
 		appendStringInfoString(&text, "null");
@@ -1314,49 +1718,58 @@ note_finished(Loop *loop, const Delivery *delivery)
 }
 
 /*
- * Commit one outcome.  Returns false if it has to be tried again.
+ * Write the outcome, or, if that cannot be done, that the request has failed
+ * for this reason; what Clerk has done stays to be mirrored.  Whatever the
+ * reason, it is not the server's key.
  */
-static bool
-commit_outcome(Loop *loop, Delivery *delivery)
+static ErrorData *
+write_failure(Loop *loop, Delivery *delivery, const ErrorData *error)
+{
+	ClerkOutcome outcome = delivery->outcome;
+	Jsonb	   *track = delivery->track;
+	const char *untrack = delivery->untrack;
+	bool		yields = delivery->yields;
+	ClerkReport report = report_of_error(error);
+	ErrorData  *second;
+
+	delivery->track = NULL;
+	delivery->untrack = NULL;
+	delivery->yields = false;
+	delivery->outcome.uncounted = false;
+	judged_failed(delivery, &report);
+	second = run_in_subtransaction(loop, write_outcome, delivery);
+	if (second != NULL)
+	{
+		delivery->outcome = outcome;
+		delivery->track = track;
+		delivery->untrack = untrack;
+		delivery->yields = yields;
+	}
+	return second;
+}
+
+/*
+ * If nothing can be written of it, it is tried again, less and less often: the
+ * request is not anybody else's as long as this process is there.
+ */
+static void
+write_delivery(Loop *loop, Delivery *delivery)
 {
 	ErrorData  *error;
-	ClerkReport report;
 
 	MemoryContextSwitchTo(delivery->context);
-	error = run_in_subtransaction(write_outcome, delivery);
+	error = run_in_subtransaction(loop, write_outcome, delivery);
+	if (error != NULL && !is_transient(error))
+		error = write_failure(loop, delivery, error);
 	MemoryContextSwitchTo(loop->context);
 	if (error == NULL)
 	{
-		loop->sweeping |= delivery->sweep;
-		note_finished(loop, delivery);
-		return true;
+		delivery->state = DELIVERY_WRITTEN;
+		return;
 	}
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
-	{
-		delivery->not_before = clerk_http_now() + ASIDE_INTERVAL;
-		return false;
-	}
-
-	/*
-	 * The row fails, with the reason; what Clerk has done stays to be mirrored.
-	 * Whatever the reason, it is not the server's key.
-	 */
-	MemoryContextSwitchTo(delivery->context);
-	delivery->track = NULL;
-	delivery->untrack = NULL;
-	delivery->next = NULL;
-	delivery->outcome.uncounted = false;
-	report = report_of_error(error);
-	judged_failed(delivery, &report);
-	error = run_in_subtransaction(write_outcome, delivery);
-	MemoryContextSwitchTo(loop->context);
-	if (error != NULL)
-		ereport(LOG,
-				(errmsg("could not note the outcome of request " INT64_FORMAT ": %s",
-						delivery->row->id, error->message)));
-	return true;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		log_error(psprintf("note the outcome of request " INT64_FORMAT, delivery->row->id), error);
+	delivery->not_before = clerk_http_now() + pause_after(delivery->tries++);
 }
 
 /*
@@ -1366,8 +1779,6 @@ commit_outcome(Loop *loop, Delivery *delivery)
 static void
 go_on(Loop *loop, Delivery *delivery)
 {
-	ErrorData  *error;
-
 	if (delivery->outcome.step != NULL)
 		delivery->row->step = delivery->outcome.step;
 	if (delivery->outcome.connection_id != NULL)
@@ -1377,6 +1788,7 @@ go_on(Loop *loop, Delivery *delivery)
 	delivery->outcome.delay = -1;
 	delivery->track = NULL;
 	delivery->yields = false;
+	delivery->tries = 0;
 	delivery->state = DELIVERY_READY;
 	delivery->call = (ClerkCall)
 	{
@@ -1386,26 +1798,65 @@ go_on(Loop *loop, Delivery *delivery)
 	};
 	delivery->next = NULL;
 	MemoryContextSwitchTo(delivery->context);
-	error = run_in_subtransaction(build_request, delivery);
-	if (error != NULL)
-		judge_error(delivery, error);
+	build_request(delivery);
 	MemoryContextSwitchTo(loop->context);
 }
 
+/*
+ * Call visit for each delivery that has its outcome and may be written now.
+ * Those that were tried before come last: what they wait for may take a while.
+ */
 static void
-commit_deliveries(Loop *loop)
+write_deliveries(Loop *loop)
+{
+	int64		now = clerk_http_now();
+
+	for (int pass = 0; pass < 2; pass++)
+	{
+		dlist_iter	iter;
+		ListCell   *lc;
+
+		dlist_foreach(iter, &loop->deliveries)
+		{
+			Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+			if (delivery->state == DELIVERY_JUDGED && delivery->not_before <= now &&
+				(delivery->tries > 0) == (pass > 0))
+				write_delivery(loop, delivery);
+		}
+		dlist_foreach(iter, &loop->look_ups)
+		{
+			LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+			foreach(lc, look_up->answered ? look_up->deliveries : NIL)
+			{
+				Delivery   *delivery = lfirst(lc);
+
+				if (delivery->state == DELIVERY_JUDGED && delivery->not_before <= now &&
+					(delivery->tries > 0) == (pass > 0))
+					write_delivery(loop, delivery);
+			}
+		}
+	}
+}
+
+/*
+ * What was written is committed: let go of it.
+ */
+static void
+end_deliveries(Loop *loop)
 {
 	dlist_mutable_iter iter;
-	int64		now = clerk_http_now();
 
 	dlist_foreach_modify(iter, &loop->deliveries)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
-		if (delivery->state != DELIVERY_JUDGED || delivery->not_before > now ||
-			!commit_outcome(loop, delivery))
+		if (delivery->state != DELIVERY_WRITTEN)
 			continue;
-		if (delivery->next != NULL)
+		loop->sweeping |= delivery->sweep;
+		note_finished(loop, delivery);
+		if (delivery->next != NULL && strcmp(delivery->written_state, "sending") == 0)
 		{
 			go_on(loop, delivery);
 			continue;
@@ -1417,7 +1868,7 @@ commit_deliveries(Loop *loop)
 }
 
 static void
-commit_look_ups(Loop *loop)
+end_look_ups(Loop *loop)
 {
 	dlist_mutable_iter iter;
 
@@ -1427,16 +1878,15 @@ commit_look_ups(Loop *loop)
 		ListCell   *lc;
 		bool		done = look_up->answered;
 
-		if (!done)
-			continue;
 		foreach(lc, look_up->deliveries)
 		{
 			Delivery   *delivery = lfirst(lc);
 
-			if (delivery->state == DELIVERY_JUDGED && delivery->not_before <= clerk_http_now())
+			if (delivery->state == DELIVERY_WRITTEN)
 			{
-				if (commit_outcome(loop, delivery))
-					delivery->state = DELIVERY_SENT;	/* done with */
+				loop->sweeping |= delivery->sweep;
+				note_finished(loop, delivery);
+				delivery->state = DELIVERY_SENT;	/* done with */
 			}
 			done &= delivery->state != DELIVERY_JUDGED;
 		}
@@ -1449,8 +1899,112 @@ commit_look_ups(Loop *loop)
 	}
 }
 
+/*
+ * Nothing was committed after all.
+ */
+static void
+unwrite_deliveries(Loop *loop)
+{
+	dlist_iter	iter;
+	ListCell   *lc;
+
+	dlist_foreach(iter, &loop->deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (delivery->state == DELIVERY_WRITTEN)
+			delivery->state = DELIVERY_JUDGED;
+	}
+	dlist_foreach(iter, &loop->look_ups)
+	{
+		foreach(lc, dlist_container(LookUp, node, iter.cur)->deliveries)
+		{
+			if (((Delivery *) lfirst(lc))->state == DELIVERY_WRITTEN)
+				((Delivery *) lfirst(lc))->state = DELIVERY_JUDGED;
+		}
+	}
+}
+
 static bool
 has_outcomes(Loop *loop)
+{
+	int64		now = clerk_http_now();
+	dlist_iter	iter;
+	ListCell   *lc;
+
+	dlist_foreach(iter, &loop->deliveries)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if ((delivery->state == DELIVERY_ANSWERED || delivery->state == DELIVERY_JUDGED) &&
+			delivery->not_before <= now)
+			return true;
+	}
+	dlist_foreach(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+		if (look_up->page_came)
+			return true;
+		if (!look_up->answered)
+			continue;
+		foreach(lc, look_up->deliveries)
+		{
+			if (((Delivery *) lfirst(lc))->not_before <= now)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * What does the answer mean?
+ */
+static void
+judge(Loop *loop, void *arg)
+{
+	Delivery   *delivery = arg;
+
+	if (delivery->call.result == NULL && delivery->call.report == NULL)
+		clerk_api_read(delivery->settings, &delivery->call, delivery->request);
+	note_key(delivery->server, delivery->call.report);
+	if (delivery->call.result != NULL)
+		judge_success(delivery);
+	else
+		judge_failure(delivery, delivery->call.report);
+}
+
+/*
+ * An answer that cannot be judged now is judged later; one that never can is a
+ * failure.
+ */
+static void
+judge_delivery(Loop *loop, Delivery *delivery)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(delivery->context);
+	error = run_in_subtransaction(loop, judge, delivery);
+	if (error != NULL && is_transient(error))
+	{
+		memset(&delivery->outcome, 0, sizeof(delivery->outcome));
+		delivery->outcome.delay = -1;
+		delivery->state = DELIVERY_ANSWERED;
+		delivery->not_before = clerk_http_now() + pause_after(delivery->tries++);
+	}
+	else
+	{
+		if (error != NULL)
+			judge_error(delivery, error);
+		if (delivery->request != NULL)
+			clerk_http_release(delivery->request);
+		delivery->request = NULL;
+	}
+	MemoryContextSwitchTo(loop->context);
+}
+
+static void
+judge_answers(Loop *loop)
 {
 	int64		now = clerk_http_now();
 	dlist_iter	iter;
@@ -1459,70 +2013,53 @@ has_outcomes(Loop *loop)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
-		if (delivery->state == DELIVERY_ANSWERED ||
-			(delivery->state == DELIVERY_JUDGED && delivery->not_before <= now))
-			return true;
-	}
-	dlist_foreach(iter, &loop->look_ups)
-	{
-		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
-
-		if (look_up->page_came || look_up->answered)
-			return true;
-	}
-	return false;
-}
-
-/*
- * What do the answers that have come mean?
- */
-static void
-judge_answers(Loop *loop)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &loop->deliveries)
-	{
-		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
-
-		if (delivery->state != DELIVERY_ANSWERED)
-			continue;
-		MemoryContextSwitchTo(delivery->context);
-		clerk_api_read(delivery->settings, &delivery->call, delivery->request);
-		note_key(delivery->server, delivery->call.report);
-		if (delivery->call.result != NULL)
-			judge_success(delivery);
-		else
-			judge_failure(delivery, delivery->call.report);
-		clerk_http_release(delivery->request);
-		delivery->request = NULL;
-		MemoryContextSwitchTo(loop->context);
+		if (delivery->state == DELIVERY_ANSWERED && delivery->not_before <= now)
+			judge_delivery(loop, delivery);
 	}
 	dlist_foreach(iter, &loop->look_ups)
 	{
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
 		if (look_up->page_came)
-			take_page(look_up);
+			judge_page(loop, look_up);
 	}
 }
 
+static void
+write_outcomes(Loop *loop, void *arg)
+{
+	MemoryContextSwitchTo(loop->context);
+	judge_answers(loop);
+	write_deliveries(loop);
+}
+
+static void
+send_notifications(Loop *loop, void *arg)
+{
+	ListCell   *lc;
+
+	foreach(lc, loop->finished)
+		Async_Notify("pg_clerk", lfirst(lc));
+}
+
 /*
- * Tell who listens, best effort, in a transaction of its own.
+ * Tell who listens, best effort, in a transaction of its own: the queue of
+ * notifications may be full, of which only the commit takes notice.
  */
 static void
 notify(Loop *loop)
 {
-	ListCell   *lc;
+	int			failures = loop->failures;
 
 	if (loop->finished == NIL)
 		return;
-	begin(loop);
-	foreach(lc, loop->finished)
-		Async_Notify("pg_clerk", lfirst(lc));
-	commit(loop);
+	(void) run_in_transaction(loop, "notify of what was delivered", send_notifications);
 	list_free_deep(loop->finished);
 	loop->finished = NIL;
+
+	/* Nothing else waits for that. */
+	loop->failures = failures;
+	loop->pause_until = 0;
 }
 
 static bool
@@ -1530,12 +2067,13 @@ commit_outcomes(Loop *loop)
 {
 	if (!has_outcomes(loop))
 		return false;
-	begin(loop);
-	MemoryContextSwitchTo(loop->context);
-	judge_answers(loop);
-	commit_deliveries(loop);
-	commit_look_ups(loop);
-	commit(loop);
+	if (!run_in_transaction(loop, "note outcomes", write_outcomes))
+	{
+		unwrite_deliveries(loop);
+		return false;
+	}
+	end_deliveries(loop);
+	end_look_ups(loop);
 	notify(loop);
 	return true;
 }
@@ -1580,15 +2118,6 @@ take_answers(Loop *loop, int64 until)
 	loop->woken = clerk_http_was_woken();
 }
 
-static void
-lock_claimer(int claimer, LOCKTAG *tag)
-{
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, clerk_catalog()->origins, (uint32) claimer, LOCK_CLAIMER);
-
-	/* Of the kind that survives an abort, and is released at exit. */
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-}
-
 /*
  * Take back what a process that is gone has claimed: it holds its lock no
  * more.
@@ -1600,12 +2129,9 @@ recover(Loop *loop)
 
 	foreach(lc, clerk_outbox_claimers())
 	{
-		LOCKTAG		tag;
 		int			claimer = lfirst_int(lc);
 
-		lock_claimer(claimer, &tag);
-		if (claimer != loop->claimer &&
-			LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+		if (claimer != loop->claimer.number && clerk_claimer_is_gone(claimer))
 			clerk_outbox_recover(claimer);
 	}
 }
@@ -1635,26 +2161,23 @@ read_pauses(Loop *loop)
 	}
 }
 
+static void
+chores(Loop *loop, void *arg)
+{
+	read_pauses(loop);
+	recover(loop);
+	clerk_outbox_wake_missed();
+}
+
 /*
  * What has to be done now and then, and at the beginning.
  */
 static void
 do_chores(Loop *loop)
 {
-	MemoryContext scratch;
-
-	if (clerk_http_now() < loop->next_chores)
+	if (clerk_http_now() < loop->next_chores ||
+		!run_in_transaction(loop, "look after the outbox", chores))
 		return;
-	scratch = AllocSetContextCreate(loop->context, "pg_clerk chores", ALLOCSET_SMALL_SIZES);
-	begin(loop);
-	MemoryContextSwitchTo(scratch);
-	if (loop->next_chores == 0)
-		clerk_outbox_check_timeline();
-	read_pauses(loop);
-	recover(loop);
-	clerk_outbox_wake_missed();
-	commit(loop);
-	MemoryContextDelete(scratch);
 	loop->next_chores = clerk_http_now() + clerk_naptime;
 	loop->sweeping = true;
 	loop->purging = true;
@@ -1666,23 +2189,9 @@ nothing_under_way(Loop *loop)
 	return dlist_is_empty(&loop->deliveries) && dlist_is_empty(&loop->look_ups);
 }
 
-/*
- * A part of the lanes and of what is to be deleted, which can be many: what
- * is under way must not wait for all of them.
- */
 static void
-sweep(Loop *loop)
+sweep_some(Loop *loop, void *arg)
 {
-	MemoryContext scratch;
-
-	loop->sweep_again |= loop->woken && loop->sweep_begun;
-	loop->sweeping |= loop->woken;
-	if ((!loop->sweeping && !loop->purging) ||
-		(clerk_http_now() < loop->next_sweep && !nothing_under_way(loop)))
-		return;
-	scratch = AllocSetContextCreate(loop->context, "pg_clerk sweep", ALLOCSET_SMALL_SIZES);
-	begin(loop);
-	MemoryContextSwitchTo(scratch);
 	if (loop->sweeping)
 	{
 		loop->sweep_begun = clerk_outbox_sweep(!loop->sweep_begun);
@@ -1690,8 +2199,24 @@ sweep(Loop *loop)
 		loop->sweep_again &= loop->sweep_begun;
 	}
 	loop->purging = loop->purging && !clerk_outbox_purge(clerk_retention);
-	commit(loop);
-	MemoryContextDelete(scratch);
+}
+
+/*
+ * A part of the lanes and of what is to be deleted, which can be many: what
+ * is under way must not wait for all of them.
+ */
+static void
+sweep(Loop *loop)
+{
+	loop->sweep_again |= loop->woken && loop->sweep_begun;
+	loop->sweeping |= loop->woken;
+	if ((!loop->sweeping && !loop->purging) ||
+		(clerk_http_now() < loop->next_sweep && !nothing_under_way(loop)))
+		return;
+
+	/* A request that cannot be let go on, or deleted, waits for the next time. */
+	if (!run_in_transaction(loop, "clear up the outbox", sweep_some) && clerk_http_now() >= loop->pause_until)
+		loop->sweeping = loop->purging = false;
 	loop->next_sweep = clerk_http_now() + SWEEP_INTERVAL;
 }
 
@@ -1704,6 +2229,7 @@ next_wake(Loop *loop)
 	int64		now = clerk_http_now();
 	int64		wake = Min(loop->next_chores, loop->next_claim);
 	dlist_iter	iter;
+	ListCell   *lc;
 
 	if (loop->sweeping || loop->purging)
 		wake = Min(wake, nothing_under_way(loop) ? now : loop->next_sweep);
@@ -1714,10 +2240,17 @@ next_wake(Loop *loop)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
-		if (delivery->state == DELIVERY_JUDGED)
+		if (delivery->state == DELIVERY_JUDGED || delivery->state == DELIVERY_ANSWERED)
 			wake = Min(wake, Max(delivery->not_before, now));
 	}
-	return wake;
+	dlist_foreach(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+		foreach(lc, look_up->answered ? look_up->deliveries : NIL)
+			wake = Min(wake, Max(((Delivery *) lfirst(lc))->not_before, now));
+	}
+	return Max(wake, loop->pause_until);
 }
 
 /*
@@ -1798,15 +2331,13 @@ run_loop(Loop *loop)
  * A number that nobody else has, locked as long as this process delivers.
  */
 static int
-begin_claiming(Loop *loop, LOCKTAG *tag)
+begin_claiming(void)
 {
 	int			claimer;
 
 	do
-	{
 		claimer = 1 + (int) (clerk_random() * (PG_INT32_MAX - 1));
-		lock_claimer(claimer, tag);
-	} while (LockAcquire(tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL);
+	while (!clerk_try_lock(CLERK_LOCK_CLAIMER, claimer));
 	return claimer;
 }
 
@@ -1814,7 +2345,6 @@ void
 clerk_deliver(const ClerkDeliverer *deliverer)
 {
 	MemoryContext old = CurrentMemoryContext;
-	LOCKTAG		tag;
 	Loop	   *volatile loop;
 	MemoryContext volatile context = AllocSetContextCreate(TopMemoryContext, "pg_clerk deliver",
 														   ALLOCSET_DEFAULT_SIZES);
@@ -1823,28 +2353,26 @@ clerk_deliver(const ClerkDeliverer *deliverer)
 	loop = palloc0(sizeof(Loop));
 	loop->context = context;
 	loop->deliverer = deliverer;
+	loop->claimer.role = deliverer->role;
 	dlist_init(&loop->deliveries);
 	dlist_init(&loop->look_ups);
 	loop->set = clerk_http_begin(MAX_CONNECTIONS);
 	begin(loop);
-	loop->claimer = begin_claiming(loop, &tag);
-	commit(loop);
+	loop->claimer.number = begin_claiming();
+	loop->deliverer->commit();
+	MemoryContextSwitchTo(context);
 
 	PG_TRY();
 	{
 		run_loop(loop);
 	}
-	PG_CATCH();
+	PG_FINALLY();
 	{
 		MemoryContextSwitchTo(old);
-		LockRelease(&tag, ExclusiveLock, true);
+		clerk_unlock_claimer(loop->claimer.number);
 		MemoryContextDelete(context);
-		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	LockRelease(&tag, ExclusiveLock, true);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
 }
 
 /*-------------------------------------------------------------------------
@@ -1882,7 +2410,6 @@ deliver_enterprise_connections(PG_FUNCTION_ARGS)
 		.begin = procedure_begin,
 		.commit = procedure_commit,
 	};
-	char		role[NAMEDATALEN];
 	bool		atomic = fcinfo->context && IsA(fcinfo->context, CallContext) ?
 		castNode(CallContext, fcinfo->context)->atomic : true;
 
@@ -1893,11 +2420,7 @@ deliver_enterprise_connections(PG_FUNCTION_ARGS)
 				 errhint("CALL deliver_enterprise_connections() commits as it goes: call it outside of transaction blocks and functions.")));
 	clerk_prevent_write("deliver_enterprise_connections()");
 	if (!superuser())
-	{
-		/* It outlives the transactions. */
-		strlcpy(role, GetUserNameFromId(GetUserId(), false), sizeof(role));
-		deliverer.role = role;
-	}
+		deliverer.role = GetUserId();
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	clerk_deliver(&deliverer);
 	SPI_finish();

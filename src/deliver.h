@@ -12,7 +12,7 @@
 typedef struct ClerkDeliverer
 {
 	bool		forever;		/* false: until nothing is left that is due */
-	const char *role;			/* what this role may; NULL: all */
+	Oid			role;			/* what this role may; InvalidOid: all */
 	void		(*begin) (void);	/* a transaction, with an active snapshot */
 	void		(*commit) (void);
 	bool		(*leave) (void);	/* between transactions: is it time to stop? */

@@ -1,173 +1,184 @@
 /*-------------------------------------------------------------------------
  *
  * origin.c
- *		Is this database the one in which a server was armed, or a copy of it?
+ *		Is this database the one for which a server was armed, or a copy of it?
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/reloptions.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog.h"
+#include "catalog/indexing.h"
 #include "catalog/pg_foreign_server.h"
-#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "common/hashfn.h"
 #include "compat.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
+#include "locks.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "origin.h"
-#include "statements.h"
-#include "storage/lock.h"
+#include "settings.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "wake.h"
 
-/* Columns of enterprise_connection_origins. */
-enum
-{
-	ORIGIN_SERVER = 1,
-	ORIGIN_SYSTEM_IDENTIFIER,
-	ORIGIN_DATABASE
-};
-
 PG_FUNCTION_INFO_V1(arm_enterprise_connections);
+PG_FUNCTION_INFO_V1(enterprise_connection_origin);
+PG_FUNCTION_INFO_V1(enterprise_connection_is_armed);
 
-static bool
-tuple_is_here(Relation rel, HeapTuple tuple)
+/*-------------------------------------------------------------------------
+ * Looking
+ *-------------------------------------------------------------------------
+ */
+
+static char *
+origin_of_here(Oid server)
 {
-	bool		isnull[2];
-	Datum		system = heap_getattr(tuple, ORIGIN_SYSTEM_IDENTIFIER,
-									  RelationGetDescr(rel), &isnull[0]);
-	Datum		database = heap_getattr(tuple, ORIGIN_DATABASE,
-										RelationGetDescr(rel), &isnull[1]);
-
-	return !isnull[0] && !isnull[1] &&
-		DatumGetInt64(system) == (int64) GetSystemIdentifier() &&
-		DatumGetObjectId(database) == MyDatabaseId;
+	return psprintf(UINT64_FORMAT "/%u/%u", GetSystemIdentifier(), MyDatabaseId, server);
 }
 
 ClerkOrigin
-clerk_origin(const char *server)
+clerk_origin(Oid server, const char *option)
 {
-	const ClerkCatalog *catalog = clerk_catalog();
-	Relation	rel = table_open(catalog->origins, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ClerkOrigin result = CLERK_ORIGIN_NONE;
-	NameData	name;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	if (option == NULL)
+		return CLERK_ORIGIN_NONE;
+	return strcmp(option, origin_of_here(server)) == 0 ? CLERK_ORIGIN_HERE : CLERK_ORIGIN_ELSEWHERE;
+}
 
-	namestrcpy(&name, server);
-	ScanKeyInit(&key, ORIGIN_SERVER, BTEqualStrategyNumber, F_NAMEEQ,
-				NameGetDatum(&name));
-	scan = systable_beginscan(rel, catalog->origins_key, true, snapshot, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		result = tuple_is_here(rel, tuple) ? CLERK_ORIGIN_HERE : CLERK_ORIGIN_ELSEWHERE;
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-	return result;
+const char *
+clerk_origin_fault(const char *option)
+{
+	if (*option != '\0' && strspn(option, "0123456789/") == strlen(option))
+		return NULL;
+	return "It is set by pg_clerk itself; arm_enterprise_connections() arms a server for this database.";
+}
+
+int64
+clerk_origin_fingerprint(void)
+{
+	struct
+	{
+		uint64		system_identifier;
+		uint64		database;
+	}			here = {GetSystemIdentifier(), MyDatabaseId};
+
+	return (int64) hash_bytes_extended((const unsigned char *) &here, sizeof(here), 0);
 }
 
 /*
- * Write the row, as the owner of the table.
+ * enterprise_connection_origin()
+ */
+Datum
+enterprise_connection_origin(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(clerk_origin_fingerprint());
+}
+
+/*
+ * enterprise_connection_is_armed(server name)
+ */
+Datum
+enterprise_connection_is_armed(PG_FUNCTION_ARGS)
+{
+	ClerkOrigin origin;
+
+	PG_RETURN_BOOL(clerk_settings_origin(NameStr(*PG_GETARG_NAME(0)), &origin) &&
+				   origin != CLERK_ORIGIN_ELSEWHERE);
+}
+
+/*-------------------------------------------------------------------------
+ * Arming
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * The options of a server, with another origin.
+ */
+static Datum
+options_with_origin(HeapTuple tuple, Oid server)
+{
+	DefElem    *origin = makeDefElem("origin", (Node *) makeString(origin_of_here(server)), -1);
+	bool		isnull;
+	Datum		options = SysCacheGetAttr(FOREIGNSERVEROID, tuple, Anum_pg_foreign_server_srvoptions, &isnull);
+	ListCell   *lc;
+
+	origin->defaction = DEFELEM_ADD;
+	foreach(lc, isnull ? NIL : untransformRelOptions(options))
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "origin") == 0)
+			origin->defaction = DEFELEM_SET;
+	return transformGenericOptions(ForeignServerRelationId, isnull ? PointerGetDatum(NULL) : options,
+								   list_make1(origin), InvalidOid);
+}
+
+/*
+ * Write the option into the catalog.  Not by ALTER SERVER: who uses a server
+ * for the first time is seldom its owner, and event triggers of others would
+ * run in the middle of a call.
  */
 static void
-write_origin(const char *server, bool replace)
+write_origin(Oid server)
 {
-	char	   *table = quote_qualified_identifier(get_namespace_name(clerk_catalog()->namespace),
-												   "enterprise_connection_origins");
-	Oid			types[] = {NAMEOID, INT8OID, OIDOID, NAMEOID, INT4OID};
-	NameData	name;
-	NameData	role;
-	Datum		values[5];
-	ClerkUser	saved;
-	int			result;
+	Relation	rel = table_open(ForeignServerRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy1(FOREIGNSERVEROID, ObjectIdGetDatum(server));
+	Datum		values[Natts_pg_foreign_server] = {0};
+	bool		nulls[Natts_pg_foreign_server] = {0};
+	bool		replace[Natts_pg_foreign_server] = {0};
 
-	namestrcpy(&name, server);
-	namestrcpy(&role, GetUserNameFromId(GetUserId(), false));
-	values[0] = NameGetDatum(&name);
-	values[1] = Int64GetDatum((int64) GetSystemIdentifier());
-	values[2] = ObjectIdGetDatum(MyDatabaseId);
-	values[3] = NameGetDatum(&role);
-	values[4] = Int32GetDatum((int32) clerk_timeline());
-
-	clerk_become_owner(&saved);
-	SPI_connect();
-	result = SPI_execute_with_args(psprintf("INSERT INTO %s AS o (server, system_identifier, database, armed_at, armed_by, timeline)"
-											" VALUES ($1, $2, $3, pg_catalog.now(), $4, $5)"
-											" ON CONFLICT (server) DO %s", table,
-											replace ? "UPDATE SET system_identifier = excluded.system_identifier,"
-											" database = excluded.database, armed_at = excluded.armed_at,"
-											" armed_by = excluded.armed_by, timeline = excluded.timeline" : "NOTHING"),
-								   lengthof(types), types, values, NULL, false, 0);
-	if (result != SPI_OK_INSERT)
-		elog(ERROR, "could not arm server \"%s\": SPI error %d", server, result);
-	SPI_finish();
-	clerk_restore_user(&saved);
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for foreign server %u", server);
+	values[Anum_pg_foreign_server_srvoptions - 1] = options_with_origin(tuple, server);
+	replace[Anum_pg_foreign_server_srvoptions - 1] = true;
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replace);
+	CatalogTupleUpdate(rel, &tuple->t_self, tuple);
+	table_close(rel, RowExclusiveLock);
+	CommandCounterIncrement();
 }
 
 void
-clerk_origin_arm_first(const char *server)
+clerk_origin_arm_first(Oid server)
 {
-	LOCKTAG		tag;
+	ClerkOrigin origin;
 
 	/*
 	 * Two first uses at the same time would have one wait for the other's
-	 * commit, and that transaction may be waiting for Clerk.  Whoever gets
-	 * the lock writes; the row is the same whoever writes it.
+	 * commit, and that transaction may be waiting for Clerk.  Whichever gets
+	 * the lock writes; the option is the same whichever writes it.
 	 */
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, clerk_catalog()->origins,
-					   get_foreign_server_oid(server, false), 0);
-	if (LockAcquire(&tag, ShareUpdateExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return;
-	write_origin(server, false);
-}
 
-/*
- * What was held because this is a copy may go on.
- */
-static void
-release_held(NameData *server)
-{
-	static ClerkStatement release_statement = {
-		.text = "SELECT %1$s.enterprise_connection_release($1)",
-		.nargs = 1,
-		.args = {NAMEOID},
-	};
-	Datum		values[] = {NameGetDatum(server)};
-
-	SPI_connect();
-	clerk_run(&release_statement, values, NULL, false);
-	SPI_finish();
-	clerk_wake_at_commit();
+	if (clerk_try_lock(CLERK_LOCK_ARMING, server) &&
+		clerk_settings_origin(GetForeignServer(server)->servername, &origin) &&
+		origin == CLERK_ORIGIN_NONE)
+		write_origin(server);
 }
 
 /*
  * arm_enterprise_connections(server name): let this database speak to Clerk in
- * this server's name, although the server was armed elsewhere.  Only for the
+ * this server's name, although the server was armed for another.  Only for the
  * server's owner: in a copy of production this is the step that must be meant.
+ *
+ * Nothing else is to be written.  A request in the outbox tells by itself that
+ * it comes from elsewhere, and a create is looked up then before it is sent.
  */
 Datum
 arm_enterprise_connections(PG_FUNCTION_ARGS)
 {
-	char	   *server = NameStr(*PG_GETARG_NAME(0));
-	Oid			oid = get_foreign_server_oid(server, false);
+	char	   *name = NameStr(*PG_GETARG_NAME(0));
+	Oid			server = clerk_held_server(name);
 
-	if (!clerk_server_ownercheck(oid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_SERVER, server);
+	if (!clerk_server_ownercheck(server, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_SERVER, name);
 	PreventCommandIfReadOnly("arm_enterprise_connections()");
-	write_origin(server, true);
-	release_held(PG_GETARG_NAME(0));
+	clerk_lock(CLERK_LOCK_ARMING, server);
+	write_origin(server);
+	clerk_wake_at_commit();
 	PG_RETURN_VOID();
 }

@@ -1,11 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * origin.h
- *		Is this database the one in which a server was armed, or a copy of it?
+ *		Is this database the one for which a server was armed, or a copy of it?
  *
- * A copy (restored dump, template copy, logical subscriber) has the row that
- * says where the server was armed, but another system identifier or database
- * oid.  It must not speak to Clerk in the original's name.
+ * A server's option "origin" names the database for which it was armed: the
+ * cluster's system identifier, the database's oid and the server's own oid.
+ * Whatever carries the server into a copy of the database (a dump of the
+ * schema alone, a restore over the same database, a template copy, a logical
+ * subscriber) carries the option along, and at least one of the three is
+ * another there.  A copy must not speak to Clerk in the original's name.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,17 +18,23 @@
 typedef enum ClerkOrigin
 {
 	CLERK_ORIGIN_NONE,			/* never armed */
-	CLERK_ORIGIN_HERE,			/* armed in this database */
-	CLERK_ORIGIN_ELSEWHERE		/* armed in the database this one is a copy of */
+	CLERK_ORIGIN_HERE,			/* armed for this database */
+	CLERK_ORIGIN_ELSEWHERE		/* armed for the database this one is a copy of */
 } ClerkOrigin;
 
-/* Reads with the latest snapshot, whatever the transaction's isolation. */
-extern ClerkOrigin clerk_origin(const char *server);
+/* What the option "origin" of a server says; NULL: it has none. */
+extern ClerkOrigin clerk_origin(Oid server, const char *option);
+
+/* Says what is wrong with a value of the option; NULL if nothing is. */
+extern const char *clerk_origin_fault(const char *option);
+
+/* A fingerprint of this database, which a copy of it does not share. */
+extern int64 clerk_origin_fingerprint(void);
 
 /*
  * Arm a server that was never armed.  Never waits: if another open transaction
  * is about to do the same, it is left to that one.
  */
-extern void clerk_origin_arm_first(const char *server);
+extern void clerk_origin_arm_first(Oid server);
 
 #endif							/* CLERK_ORIGIN_H */

@@ -11,20 +11,28 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
-#include "insertion.h"
 #include "json.h"
 #include "miscadmin.h"
+#include "origin.h"
 #include "outbox.h"
 #include "settings.h"
 #include "statements.h"
 #include "tracking.h"
 #include "utils/array.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "wake.h"
 
@@ -34,21 +42,19 @@
 
 /* Columns of a claimed row, in the order in which read_row takes them. */
 #define ROW_COLUMNS "c.id, c.server, c.role, c.operation, c.key, c.connection_id, c.params, c.step," \
-	" c.attempts, c.claimer, c.started_at, c.doubt_since, c.http_status, c.error, c.created_at"
+	" c.attempts, c.claimer, c.started_at, c.doubt_since, c.http_status, c.error, c.created_at," \
+	" c.state, c.origin, c.role_oid"
 
 /* Lanes that one call of the sweep looks at. */
 #define SWEEP_LANES 500
 
 static ClerkStatement enqueue_statement = {
 	.text = "INSERT INTO %1$s.enterprise_connection_requests"
-	" (server, role, operation, key, connection_id, params, lane, state, next_attempt_at)"
-	" SELECT $1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN 'held' ELSE 'queued' END,"
-	" CASE WHEN $7 IS NOT NULL AND NOT $9 AND EXISTS (SELECT FROM %1$s.enterprise_connection_requests q"
-	" WHERE q.lane" EQUALS "$7 AND q.server" EQUALS "$1 AND q.state" UNFINISHED ")"
-	" THEN 'infinity' ELSE pg_catalog.now() END"
+	" (server, server_oid, role, role_oid, origin, timeline, operation, key, connection_id, params, lane, next_attempt_at)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $12 THEN 'infinity' ELSE pg_catalog.now() END)"
 	" RETURNING id",
-	.nargs = 9,
-	.args = {NAMEOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, BOOLOID, BOOLOID},
+	.nargs = 12,
+	.args = {NAMEOID, OIDOID, NAMEOID, OIDOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, BOOLOID},
 };
 
 static ClerkStatement servers_statement = {
@@ -62,31 +68,33 @@ static ClerkStatement servers_statement = {
 };
 
 static ClerkStatement claim_statement = {
-	.text = "SELECT " ROW_COLUMNS " FROM %1$s.enterprise_connection_claim($1, $2, $3, $4,"
-	" pg_catalog.make_interval(secs => $5)) c",
-	.nargs = 5,
-	.args = {NAMEOID, INT4OID, INT4OID, NAMEOID, FLOAT8OID},
+	.text = "SELECT " ROW_COLUMNS " FROM %1$s.enterprise_connection_claim($1, $2, $3, $4, $5, $6,"
+	" pg_catalog.make_interval(secs => $7), $8, NULL::pg_catalog.timestamptz) c",
+	.nargs = 8,
+	.args = {NAMEOID, OIDOID, INT4OID, INT4OID, INT4OID, OIDOID, FLOAT8OID, INT8ARRAYOID},
 };
 
 static ClerkStatement claim_doubts_statement = {
-	.text = "SELECT " ROW_COLUMNS " FROM %1$s.enterprise_connection_claim_doubts($1, $2, $3) c",
-	.nargs = 3,
-	.args = {NAMEOID, INT4OID, NAMEOID},
+	.text = "SELECT " ROW_COLUMNS " FROM %1$s.enterprise_connection_claim_doubts($1, $2, $3, $4) c",
+	.nargs = 4,
+	.args = {NAMEOID, INT4OID, OIDOID, INT8ARRAYOID},
 };
 
 static ClerkStatement next_due_statement = {
 	.text = "SELECT pg_catalog.min(x.t) FROM pg_catalog.unnest($1) AS s (s), LATERAL ("
 	"(SELECT q.next_attempt_at FROM %1$s.enterprise_connection_requests q"
-	" WHERE q.server" EQUALS "s.s AND q.state" EQUALS "'queued' ORDER BY q.next_attempt_at LIMIT 1)"
+	" WHERE q.server" EQUALS "s.s AND q.state" EQUALS "'queued' AND q.id OPERATOR(pg_catalog.<>) ALL ($2)"
+	" ORDER BY q.next_attempt_at LIMIT 1)"
 	" UNION ALL (SELECT q.next_attempt_at FROM %1$s.enterprise_connection_requests q"
-	" WHERE q.server" EQUALS "s.s AND q.state" EQUALS "'in_doubt' AND q.claimer IS NULL"
+	" WHERE q.server" EQUALS "s.s AND q.state" EQUALS "'in_doubt' AND q.claimer IS NULL AND q.id OPERATOR(pg_catalog.<>) ALL ($2)"
 	" ORDER BY q.next_attempt_at LIMIT 1)) x (t) WHERE x.t OPERATOR(pg_catalog.<) 'infinity'",
-	.nargs = 1,
-	.args = {NAMEARRAYOID},
+	.nargs = 2,
+	.args = {NAMEARRAYOID, INT8ARRAYOID},
 };
 
 static ClerkStatement finish_statement = {
-	.text = "SELECT %1$s.enterprise_connection_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+	.text = "SELECT f.counted, f.swept, f.server FROM"
+	" %1$s.enterprise_connection_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) f",
 	.nargs = 12,
 	.args = {INT8OID, INT4OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, BOOLOID, TEXTOID, INT4OID, JSONBOID, TIMESTAMPTZOID,
 	INT8OID},
@@ -138,22 +146,10 @@ static ClerkStatement sweep_statement = {
 	.args = {TEXTOID, NAMEOID, INT4OID},
 };
 
-static ClerkStatement check_timeline_statement = {
-	.text = "SELECT %1$s.enterprise_connection_check_timeline($1)",
-	.nargs = 1,
-	.args = {INT4OID},
-};
-
 static ClerkStatement purge_statement = {
 	.text = "SELECT %1$s.enterprise_connection_purge($1)",
 	.nargs = 1,
 	.args = {TIMESTAMPTZOID},
-};
-
-static ClerkStatement hold_statement = {
-	.text = "SELECT %1$s.enterprise_connection_hold($1)",
-	.nargs = 1,
-	.args = {NAMEOID},
 };
 
 static ClerkStatement pause_statement = {
@@ -189,6 +185,13 @@ static ClerkStatement unpause_statement = {
 	.args = {NAMEOID},
 };
 
+static Datum
+optional_text(const char *value, char *null)
+{
+	*null = value ? ' ' : 'n';
+	return value ? CStringGetTextDatum(value) : (Datum) 0;
+}
+
 /*-------------------------------------------------------------------------
  * Enqueueing
  *-------------------------------------------------------------------------
@@ -222,57 +225,68 @@ warn_if_not_served(void)
 			 errhint("Add pg_clerk to shared_preload_libraries and restart, or run CALL deliver_enterprise_connections() now and then.")));
 }
 
-static int64
-insert_by_statement(const ClerkNewRequest *request)
+/*
+ * Is an unfinished request in the lane?
+ *
+ * As of now, whatever the transaction's snapshot, and without a predicate
+ * lock, for which serializable transactions that enqueue would fail each other.
+ * An answer that is wrong a moment later does no harm: the request is looked
+ * at too early, and put behind then; or too late, by the sweep.
+ */
+bool
+clerk_lane_is_taken(const char *server, const char *lane)
 {
-	char		nulls[9] = "         ";
-	Datum		values[9];
-	NameData	server;
-	NameData	role;
-	bool		isnull;
-	int64		id;
+	Relation	rel = table_open(clerk_catalog()->requests, AccessShareLock);
+	Relation	index = index_open(clerk_catalog()->lanes, AccessShareLock);
+	const int16 *columns = index->rd_index->indkey.values;
+	NameData	name;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	bool		taken;
 
-	SPI_connect();
-	values[0] = clerk_name_datum(&server, request->server);
-	values[1] = clerk_name_datum(&role, request->role);
-	values[2] = CStringGetTextDatum(request->operation);
-	values[3] = request->key ? CStringGetTextDatum(request->key) : (Datum) 0;
-	values[4] = request->connection_id ? CStringGetTextDatum(request->connection_id) : (Datum) 0;
-	values[5] = request->params ? JsonbPGetDatum(request->params) : (Datum) 0;
-	values[6] = request->lane ? CStringGetTextDatum(request->lane) : (Datum) 0;
-	values[7] = BoolGetDatum(request->held);
-
-	/*
-	 * A look at the lane would make serializable transactions that enqueue
-	 * depend on each other; whoever claims finds out, too.
-	 */
-	values[8] = BoolGetDatum(IsolationIsSerializable());
-	for (int i = 3; i < 7; i++)
-		nulls[i] = values[i] == (Datum) 0 ? 'n' : ' ';
-	clerk_run(&enqueue_statement, values, nulls, false);
-	id = DatumGetInt64(clerk_row_datum(0, 1, &isnull));
-	SPI_finish();
-	return id;
+	/* Its first two columns: the lane and the server. */
+	ScanKeyEntryInitialize(&keys[0], 0, columns[0], BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(lane));
+	ScanKeyInit(&keys[1], columns[1], BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
+	scan = systable_beginscan_ordered(rel, index, SnapshotSelf, 2, keys);
+	taken = HeapTupleIsValid(systable_getnext_ordered(scan, ForwardScanDirection));
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return taken;
 }
 
 int64
-clerk_enqueue(const char *server, const char *operation, Jsonb *params, const char *key,
-			  const char *connection_id, bool held)
+clerk_enqueue(const ClerkSettings *settings, const char *operation, Jsonb *params,
+			  const char *key, const char *connection_id)
 {
-	ClerkNewRequest request = {
-		.server = server,
-		.role = GetUserNameFromId(GetUserId(), false),
-		.operation = operation,
-		.key = key,
-		.connection_id = connection_id,
-		.params = params,
-		.lane = request_lane(server, key, connection_id),
-		.held = held,
-	};
+	const char *server = settings->server_name;
+	char	   *lane = request_lane(server, key, connection_id);
+	char		nulls[12] = "            ";
+	NameData	server_name;
+	NameData	role_name;
+	bool		isnull;
 	int64		id;
+	Datum		values[] = {
+		clerk_name_datum(&server_name, server),
+		ObjectIdGetDatum(settings->server),
+		clerk_name_datum(&role_name, GetUserNameFromId(GetUserId(), false)),
+		ObjectIdGetDatum(GetUserId()),
+		Int64GetDatum(clerk_origin_fingerprint()),
+		Int32GetDatum((int32) clerk_timeline()),
+		CStringGetTextDatum(operation),
+		optional_text(key, &nulls[7]),
+		optional_text(connection_id, &nulls[8]),
+		params ? JsonbPGetDatum(params) : (Datum) 0,
+		optional_text(lane, &nulls[10]),
+		BoolGetDatum(lane != NULL && clerk_lane_is_taken(server, lane)),
+	};
 
-	if (!clerk_insert_request(&request, &id))
-		id = insert_by_statement(&request);
+	nulls[9] = params ? ' ' : 'n';
+	SPI_connect();
+	clerk_run(&enqueue_statement, values, nulls, false);
+	id = DatumGetInt64(clerk_row_datum(0, 1, &isnull));
+	SPI_finish();
 	clerk_wake_at_commit();
 	warn_if_not_served();
 	return id;
@@ -300,8 +314,10 @@ read_row(uint64 n)
 	row->params = isnull ? NULL : DatumGetJsonbPCopy(datum);
 	row->step = clerk_row_text(n, 8);
 	row->attempts = DatumGetInt32(clerk_row_datum(n, 9, &isnull));
-	row->claimer = DatumGetInt32(clerk_row_datum(n, 10, &isnull));
-	row->started_at = DatumGetTimestampTz(clerk_row_datum(n, 11, &isnull));
+	datum = clerk_row_datum(n, 10, &isnull);
+	row->claimer = isnull ? 0 : DatumGetInt32(datum);
+	datum = clerk_row_datum(n, 11, &isnull);
+	row->started_at = isnull ? 0 : DatumGetTimestampTz(datum);
 	datum = clerk_row_datum(n, 12, &isnull);
 	row->doubt_since = isnull ? 0 : DatumGetTimestampTz(datum);
 	datum = clerk_row_datum(n, 13, &isnull);
@@ -309,6 +325,10 @@ read_row(uint64 n)
 	datum = clerk_row_datum(n, 14, &isnull);
 	row->error = isnull ? NULL : DatumGetJsonbPCopy(datum);
 	row->created_at = DatumGetTimestampTz(clerk_row_datum(n, 15, &isnull));
+	row->aside = strcmp(clerk_row_text(n, 16), "queued") == 0 ||
+		(strcmp(clerk_row_text(n, 16), "in_doubt") == 0 && row->claimer == 0);
+	row->role_oid = DatumGetInt64(clerk_row_datum(n, 17, &isnull)) == clerk_origin_fingerprint() ?
+		DatumGetObjectId(clerk_row_datum(n, 18, &isnull)) : get_role_oid(row->role, true);
 	return row;
 }
 
@@ -389,46 +409,60 @@ clerk_outbox_pauses(void)
 	return pauses;
 }
 
+/*
+ * Ids that are set aside, as an array.
+ */
+static Datum
+ids_datum(const List *ids)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * (list_length(ids) + 1));
+	const ListCell *lc;
+	int			n = 0;
+
+	foreach(lc, ids)
+		datums[n++] = Int64GetDatum(*(int64 *) lfirst(lc));
+	return PointerGetDatum(construct_array(datums, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
 List *
-clerk_outbox_claim(const char *server, int wanted, int claimer, const char *role, int lease)
+clerk_outbox_claim(const ClerkSettings *limits, int wanted, const ClerkClaimer *claimer)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	NameData	server_name;
-	NameData	role_name;
-	Datum		values[] = {clerk_name_datum(&server_name, server), Int32GetDatum(wanted),
-	Int32GetDatum(claimer), role ? clerk_name_datum(&role_name, role) : (Datum) 0,
-	Float8GetDatum(lease / 1000.0)};
+	Datum		values[] = {clerk_name_datum(&server_name, limits->server_name), ObjectIdGetDatum(limits->server),
+		Int32GetDatum((int32) clerk_timeline()), Int32GetDatum(wanted), Int32GetDatum(claimer->number),
+		ObjectIdGetDatum(claimer->role), Float8GetDatum(limits->timeout / 1000.0), ids_datum(claimer->aside)
+	};
 	List	   *rows;
 
 	SPI_connect();
-	clerk_run(&claim_statement, values, role ? NULL : "   n ", false);
+	clerk_run(&claim_statement, values, OidIsValid(claimer->role) ? NULL : "     n  ", false);
 	rows = read_rows(caller);
 	SPI_finish();
 	return rows;
 }
 
 List *
-clerk_outbox_claim_doubts(const char *server, int claimer, const char *role)
+clerk_outbox_claim_doubts(const char *server, const ClerkClaimer *claimer)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	NameData	server_name;
-	NameData	role_name;
-	Datum		values[] = {clerk_name_datum(&server_name, server), Int32GetDatum(claimer),
-	role ? clerk_name_datum(&role_name, role) : (Datum) 0};
+	Datum		values[] = {clerk_name_datum(&server_name, server), Int32GetDatum(claimer->number),
+	ObjectIdGetDatum(claimer->role), ids_datum(claimer->aside)};
 	List	   *rows;
 
 	SPI_connect();
-	clerk_run(&claim_doubts_statement, values, role ? NULL : "  n", false);
+	clerk_run(&claim_doubts_statement, values, OidIsValid(claimer->role) ? NULL : "  n ", false);
 	rows = read_rows(caller);
 	SPI_finish();
 	return rows;
 }
 
 TimestampTz
-clerk_outbox_next_due(List *servers)
+clerk_outbox_next_due(List *servers, const ClerkClaimer *claimer)
 {
 	Datum	   *names = palloc(sizeof(Datum) * (list_length(servers) + 1));
-	Datum		values[1];
+	Datum		values[2];
 	TimestampTz due = 0;
 	ListCell   *lc;
 	int			n = 0;
@@ -440,6 +474,7 @@ clerk_outbox_next_due(List *servers)
 	foreach(lc, servers)
 		names[n++] = clerk_name_datum(palloc(sizeof(NameData)), lfirst(lc));
 	values[0] = PointerGetDatum(construct_array(names, n, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR));
+	values[1] = ids_datum(claimer->aside);
 	SPI_connect();
 	clerk_run(&next_due_statement, values, NULL, false);
 	datum = clerk_row_datum(0, 1, &isnull);
@@ -454,18 +489,13 @@ clerk_outbox_next_due(List *servers)
  *-------------------------------------------------------------------------
  */
 
-static Datum
-optional_text(const char *value, char *null)
+ClerkFinish
+clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome, bool *sweep, char **server)
 {
-	*null = value ? ' ' : 'n';
-	return value ? CStringGetTextDatum(value) : (Datum) 0;
-}
-
-bool
-clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome, bool *sweep)
-{
+	MemoryContext caller = CurrentMemoryContext;
 	char		nulls[12] = "            ";
 	Datum		values[12];
+	ClerkFinish result;
 	bool		isnull;
 	bool		counted;
 
@@ -477,7 +507,7 @@ clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome, boo
 	values[4] = optional_text(outcome->step, &nulls[4]);
 	values[5] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), outcome->delay));
 	nulls[5] = outcome->delay < 0 ? 'n' : ' ';
-	values[6] = BoolGetDatum(!outcome->uncounted);
+	values[6] = BoolGetDatum(outcome->uncounted);
 	values[7] = optional_text(outcome->connection_id, &nulls[7]);
 	values[8] = Int32GetDatum(outcome->http_status);
 	nulls[8] = outcome->http_status == 0 ? 'n' : ' ';
@@ -488,10 +518,16 @@ clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome, boo
 	values[11] = Int64GetDatum(outcome->awaits);
 	nulls[11] = outcome->awaits == 0 ? 'n' : ' ';
 	clerk_run(&finish_statement, values, nulls, false);
-	counted = DatumGetBool(clerk_row_datum(0, 1, &isnull)) || isnull;
-	*sweep |= isnull;
+	counted = DatumGetBool(clerk_row_datum(0, 1, &isnull));
+	result = isnull ? CLERK_FINISH_LOCKED : counted ? CLERK_FINISH_COUNTED : CLERK_FINISH_LOST;
+	if (result == CLERK_FINISH_COUNTED)
+	{
+		*sweep |= !DatumGetBool(clerk_row_datum(0, 2, &isnull));
+		MemoryContextSwitchTo(caller);
+		*server = clerk_row_text(0, 3);
+	}
 	SPI_finish();
-	return counted;
+	return result;
 }
 
 /*
@@ -610,14 +646,6 @@ clerk_outbox_recover(int claimer)
 	run(&recover_statement, values);
 }
 
-void
-clerk_outbox_check_timeline(void)
-{
-	Datum		values[] = {Int32GetDatum((int32) clerk_timeline())};
-
-	run(&check_timeline_statement, values);
-}
-
 bool
 clerk_outbox_sweep(bool from_start)
 {
@@ -647,15 +675,6 @@ clerk_outbox_purge(int retention)
 	Datum		values[] = {TimestampTzGetDatum(GetCurrentTimestamp() - (TimestampTz) retention * USECS_PER_SEC)};
 
 	return ask(&purge_statement, values);
-}
-
-void
-clerk_outbox_hold(const char *server)
-{
-	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server)};
-
-	run(&hold_statement, values);
 }
 
 void

@@ -13,6 +13,7 @@
 
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "settings.h"
 #include "utils/jsonb.h"
 
 /* A claimed request; all palloc'd, NULL where the column is null. */
@@ -20,7 +21,9 @@ typedef struct ClerkRequestRow
 {
 	int64		id;
 	char	   *server;
-	char	   *role;
+	char	   *role;			/* as it was called when it enqueued the request */
+	Oid			role_oid;		/* InvalidOid: it is gone */
+	bool		aside;			/* it could not be claimed */
 	char	   *operation;
 	char	   *key;
 	char	   *connection_id;
@@ -58,35 +61,55 @@ typedef enum ClerkVerdict
 	CLERK_EXCHANGE				/* give up what the other one wants, then wait */
 } ClerkVerdict;
 
+/* Who claims. */
+typedef struct ClerkClaimer
+{
+	int			number;			/* no other process has it now */
+	Oid			role;			/* only what this role may; InvalidOid: all */
+	List	   *aside;			/* int64 *: requests that are not to be claimed now */
+} ClerkClaimer;
+
+/* What has become of an outcome. */
+typedef enum ClerkFinish
+{
+	CLERK_FINISH_COUNTED,		/* it is written */
+	CLERK_FINISH_LOST,			/* the claim was lost, so it does not count */
+	CLERK_FINISH_LOCKED			/* the row is locked: try again */
+} ClerkFinish;
+
 /*
  * Enqueue a request of the current user, whose params were checked; returns
- * its id.  held: this database is a copy.  It wakes the worker at commit.
+ * its id.  It wakes the worker at commit.
  */
-extern int64 clerk_enqueue(const char *server, const char *operation, Jsonb *params,
-						   const char *key, const char *connection_id, bool held);
+extern int64 clerk_enqueue(const ClerkSettings *settings, const char *operation, Jsonb *params,
+						   const char *key, const char *connection_id);
+
+/* Does a lane have an unfinished request?  As of now, without a predicate lock. */
+extern bool clerk_lane_is_taken(const char *server, const char *lane);
 
 /* Names of the servers that have something to deliver or to look up. */
 extern List *clerk_outbox_servers(void);
 
 /*
- * Claim up to so many; role limits it to what that role may, NULL to all.
- * lease: so many ms a request can be on its way.
+ * Claim up to so many requests of the server whose limits these are.  A
+ * request can be on its way for limits->timeout ms.
  */
-extern List *clerk_outbox_claim(const char *server, int wanted, int claimer, const char *role,
-								int lease);
-extern List *clerk_outbox_claim_doubts(const char *server, int claimer, const char *role);
+extern List *clerk_outbox_claim(const ClerkSettings *limits, int wanted, const ClerkClaimer *claimer);
+extern List *clerk_outbox_claim_doubts(const char *server, const ClerkClaimer *claimer);
 
 /* A copy in the current memory context. */
 extern ClerkRequestRow *clerk_outbox_copy(const ClerkRequestRow *row);
 
 /* When the next one of these servers is due, 0 if none is. */
-extern TimestampTz clerk_outbox_next_due(List *servers);
+extern TimestampTz clerk_outbox_next_due(List *servers, const ClerkClaimer *claimer);
 
 /*
- * False if the claim was lost meanwhile.  *sweep is set if the next of its lane
- * could not be let go on, and lanes are to be swept.
+ * Write an outcome.  *sweep is set if the next of its lane could not be let go
+ * on, and lanes are to be swept; *server, if it counts, to the server's name
+ * of now.
  */
-extern bool clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome, bool *sweep);
+extern ClerkFinish clerk_outbox_finish(const ClerkRequestRow *row, const ClerkOutcome *outcome,
+									   bool *sweep, char **server);
 
 /*
  * What it is refused for is another connection's.  Will that give it up?
@@ -115,9 +138,6 @@ extern bool clerk_outbox_made_by_other(const ClerkRequestRow *row, const char *c
 extern List *clerk_outbox_claimers(void);
 extern void clerk_outbox_recover(int claimer);
 
-/* After a failover, have creates looked up that may have been sent before it. */
-extern void clerk_outbox_check_timeline(void);
-
 /*
  * Let go what stands behind nothing, in a part of the lanes: the first ones, or
  * those after the last call's.  True if there are more.
@@ -126,9 +146,6 @@ extern bool clerk_outbox_sweep(bool from_start);
 
 /* Delete what was finished before so many seconds ago; false if there is more. */
 extern bool clerk_outbox_purge(int retention);
-
-/* Hold the unfinished requests of a server that was armed elsewhere. */
-extern void clerk_outbox_hold(const char *server);
 
 /* A server that is paused. */
 typedef struct ClerkPause

@@ -16,31 +16,43 @@ IS 'Clerk instances: create a server for each, and a PUBLIC user mapping with it
 
 
 /*
- * Which database each server was armed in.  Dumped with the database, so that
- * a copy finds out that it is one.
+ * Is this the database that a server was armed for?  That is kept in the
+ * server's option "origin", beside the way to its secret key: so whatever way a
+ * copy of the database is made, it finds out that it is one.
  */
-CREATE TABLE @extschema@.enterprise_connection_origins (
-	server            name PRIMARY KEY,
-	system_identifier bigint NOT NULL,
-	database          oid NOT NULL,
-	armed_at          timestamptz NOT NULL,
-	armed_by          name NOT NULL,
-	timeline          integer
-);
-COMMENT ON TABLE @extschema@.enterprise_connection_origins
-IS 'the database that each server was armed in at its first use; a copy of that database sends nothing';
-COMMENT ON COLUMN @extschema@.enterprise_connection_origins.server IS 'name of the foreign server';
-COMMENT ON COLUMN @extschema@.enterprise_connection_origins.system_identifier IS 'of the database cluster, as in pg_control_system()';
-COMMENT ON COLUMN @extschema@.enterprise_connection_origins.database IS 'oid of the database';
-COMMENT ON COLUMN @extschema@.enterprise_connection_origins.armed_at IS 'when the server was first used here, or armed by its owner';
-COMMENT ON COLUMN @extschema@.enterprise_connection_origins.armed_by IS 'the role that did so';
-COMMENT ON COLUMN @extschema@.enterprise_connection_origins.timeline IS 'on which requests were last delivered; a new one, after a failover, may have lost claims';
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_origins', '');
+CREATE FUNCTION @extschema@.enterprise_connection_origin() RETURNS bigint
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.enterprise_connection_origin()
+IS 'a fingerprint of this database: of the cluster''s system identifier and the database''s oid; for pg_clerk''s own use';
+
+CREATE FUNCTION @extschema@.enterprise_connection_is_armed(server name) RETURNS boolean
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.enterprise_connection_is_armed(name)
+IS 'whether requests of the server are sent from this database; false in a copy of it, until arm_enterprise_connections()';
 
 CREATE FUNCTION @extschema@.arm_enterprise_connections(server name) RETURNS void
 LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.arm_enterprise_connections(name)
 IS 'lets this copy of a database speak to Clerk through the server; only for the server''s owner';
+
+
+/*
+ * A server's rows know it by its name, so that they survive a dump.  A server
+ * that is renamed takes them along, and one that is dropped takes them with it:
+ * a new server of an old name inherits nothing.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_server_event() RETURNS event_trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.enterprise_connection_server_event()
+IS 'event trigger function: keeps the rows of renamed and dropped servers right, and arms new ones';
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_server_event() FROM PUBLIC;
+
+CREATE EVENT TRIGGER pg_clerk_server_changed ON ddl_command_end
+WHEN TAG IN ('CREATE SERVER', 'ALTER SERVER')
+EXECUTE FUNCTION @extschema@.enterprise_connection_server_event();
+CREATE EVENT TRIGGER pg_clerk_server_dropped ON sql_drop
+WHEN TAG IN ('DROP SERVER', 'DROP FOREIGN DATA WRAPPER', 'DROP OWNED')
+EXECUTE FUNCTION @extschema@.enterprise_connection_server_event();
 
 
 /*
@@ -98,12 +110,6 @@ CREATE POLICY server_usage ON @extschema@.enterprise_connections FOR SELECT
 USING (server IN (SELECT s.srvname FROM pg_catalog.pg_foreign_server s
 				  WHERE pg_catalog.has_server_privilege(s.oid, 'USAGE')));
 GRANT SELECT ON @extschema@.enterprise_connections TO PUBLIC;
-
-ALTER TABLE @extschema@.enterprise_connection_origins ENABLE ROW LEVEL SECURITY;
-CREATE POLICY server_usage ON @extschema@.enterprise_connection_origins FOR SELECT
-USING (server IN (SELECT s.srvname FROM pg_catalog.pg_foreign_server s
-				  WHERE pg_catalog.has_server_privilege(s.oid, 'USAGE')));
-GRANT SELECT ON @extschema@.enterprise_connection_origins TO PUBLIC;
 
 /*
  * What is known of a connection after an answer: an answer can lack members
@@ -493,13 +499,17 @@ GRANT SELECT ON @extschema@.enterprise_connection_certificates TO PUBLIC;
 CREATE TABLE @extschema@.enterprise_connection_requests (
 	id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	server          name NOT NULL,
+	server_oid      oid NOT NULL,
 	role            name NOT NULL,
+	role_oid        oid NOT NULL,
+	origin          bigint NOT NULL,
+	timeline        integer NOT NULL,
 	operation       text NOT NULL CHECK (operation IN ('create', 'update', 'upsert', 'delete')),
 	key             text,
 	connection_id   text,
 	params          jsonb,
 	state           text NOT NULL DEFAULT 'queued' CHECK (state IN
-		('queued', 'sending', 'in_doubt', 'delivered', 'failed', 'superseded', 'cancelled', 'held')),
+		('queued', 'sending', 'in_doubt', 'delivered', 'failed', 'superseded', 'cancelled')),
 	attempts        integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
 	next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -513,7 +523,6 @@ CREATE TABLE @extschema@.enterprise_connection_requests (
 	claimer         integer,
 	superseded_by   bigint,
 	awaits          bigint,
-	look_up         boolean NOT NULL DEFAULT false,
 	scrubbed        boolean NOT NULL DEFAULT false,
 	xact            xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	CHECK (state NOT IN ('sending') OR claimer IS NOT NULL AND step IS NOT NULL),
@@ -523,10 +532,14 @@ CREATE TABLE @extschema@.enterprise_connection_requests (
 COMMENT ON TABLE @extschema@.enterprise_connection_requests
 IS 'the outbox: requests to Clerk that are delivered after commit; written by pg_clerk only';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.role IS 'who enqueued it; needs USAGE on the server when it is delivered';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.origin IS 'the database that it was enqueued in, as enterprise_connection_origin(): here, roles are known by their oids, so that a new role of an old name inherits nothing; elsewhere, by their names';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.role_oid IS 'oid of the role, where it was enqueued';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.server_oid IS 'oid of the server, where it was enqueued';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.timeline IS 'timeline of the server, when it was enqueued; a create with another origin, server_oid or timeline than today''s may have been sent from there, and is looked up first; 0: it may have been sent from here';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.key IS 'the caller''s own identity for the connection; requests of one key are delivered in order';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.connection_id IS 'the connection''s id at Clerk, once it is known';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.params IS 'the parameters; without their secrets when delivered or cancelled';
-COMMENT ON COLUMN @extschema@.enterprise_connection_requests.state IS 'queued, sending, in_doubt (outcome unknown, will be looked up), delivered, failed, superseded, cancelled or held (this database is a copy)';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.state IS 'queued, sending, in_doubt (outcome unknown, will be looked up), delivered, failed, superseded or cancelled';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.next_attempt_at IS 'not before this time; infinity: behind another request of its key';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.error IS 'why the last attempt failed: sqlstate, message, detail, hint, status, trace_id, errors';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.step IS 'what the last attempt was to do: create, complete (a PATCH after a create), update or delete';
@@ -536,7 +549,6 @@ COMMENT ON COLUMN @extschema@.enterprise_connection_requests.claimer IS 'the pro
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.superseded_by IS 'the newer upsert that took over its parameters, or a delete that made it pointless';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.awaits IS 'the unfinished request that will give up the domain which Clerk refused this one';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.scrubbed IS 'failed so long ago that the secrets are gone from its params';
-COMMENT ON COLUMN @extschema@.enterprise_connection_requests.look_up IS 'a create that a server before a failover may have sent: it is looked up first';
 COMMENT ON COLUMN @extschema@.enterprise_connection_requests.xact IS 'the transaction that enqueued it';
 
 -- what is due; what stands behind another is at infinity, where nobody looks
@@ -561,14 +573,16 @@ CREATE INDEX enterprise_connection_requests_awaits_idx ON @extschema@.enterprise
 	(awaits) WHERE awaits IS NOT NULL;
 -- who may have got a domain, although that is not tracked yet?
 CREATE INDEX enterprise_connection_requests_domains_idx ON @extschema@.enterprise_connection_requests
-	USING gin ((lower((params->'domains')::text)::jsonb)) WITH (fastupdate = off)
+	USING gin ((lower((params->'domains')::text COLLATE "C")::jsonb)) WITH (fastupdate = off)
 	WHERE state IN ('queued', 'sending', 'in_doubt') AND attempts > 0;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests_id_seq', '');
 
 ALTER TABLE @extschema@.enterprise_connection_requests ENABLE ROW LEVEL SECURITY;
 CREATE POLICY role_usage ON @extschema@.enterprise_connection_requests FOR SELECT
-USING (role IN (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE')));
+USING (CASE WHEN origin = @extschema@.enterprise_connection_origin()
+	THEN role_oid IN (SELECT o.oid FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE'))
+	ELSE role IN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE')) END);
 GRANT SELECT ON @extschema@.enterprise_connection_requests TO PUBLIC;
 
 /*
@@ -612,11 +626,25 @@ IS 'parameters without the values that are secret';
 CREATE FUNCTION @extschema@.enterprise_connection_domains(params jsonb) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-	SELECT ARRAY(SELECT lower(d.value) FROM jsonb_array_elements_text(CASE jsonb_typeof($1->'domains')
+	SELECT ARRAY(SELECT lower(d.value COLLATE "C") FROM jsonb_array_elements_text(CASE jsonb_typeof($1->'domains')
 		WHEN 'array' THEN $1->'domains' ELSE '[]' END) WITH ORDINALITY d (value, n) ORDER BY d.n);
 END;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_domains(jsonb)
 IS 'the domains that parameters name, as Clerk writes them; for pg_clerk''s own use';
+
+/*
+ * Whose is a request?  May the member act for that role?
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_is_of(origin bigint, role_oid oid, role name, member oid) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE WHEN $1 = @extschema@.enterprise_connection_origin()
+		THEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = $2 AND pg_catalog.pg_has_role($4, r.oid, 'USAGE'))
+		ELSE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = $3 AND pg_catalog.pg_has_role($4, r.oid, 'USAGE')) END;
+END;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_is_of(bigint, oid, name, oid)
+IS 'whether a request is of a role that the member can act for; for pg_clerk''s own use';
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_is_of(bigint, oid, name, oid) FROM PUBLIC;
 
 /*
  * Let the first request of a lane go on: it may have stood behind one that is
@@ -705,14 +733,15 @@ IS 'lets requests go on that stand behind nothing; for pg_clerk''s own use';
  * committed before anything is sent.  Until the lease ends, the request can
  * be on its way.
  *
- * A session that delivers by itself claims only what its role may.
+ * A session that delivers by itself claims only what its role may.  A request
+ * that cannot be claimed is returned as it is; in "aside" are those that were.
  *
  * However long a lane is, one call moves a limited number of its requests.
  * Where that ends it, the others are looked for from the newest on.  So there
  * may be more to do even if nothing was claimed.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_claim(server name, wanted integer, claimer integer, role name, lease interval,
-	newest_before timestamptz DEFAULT NULL)
+CREATE FUNCTION @extschema@.enterprise_connection_claim(server name, server_oid oid, timeline integer,
+	wanted integer, claimer integer, role oid, lease interval, aside bigint[], newest_before timestamptz)
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
@@ -724,113 +753,122 @@ DECLARE
 	head    bigint;
 	claimed integer := 0;
 	moved   integer;
-	budget  integer := CASE WHEN $6 IS NULL THEN 50 ELSE 10 END;
+	budget  integer := CASE WHEN $9 IS NULL THEN 50 ELSE 10 END;
+	here    constant bigint := @extschema@.enterprise_connection_origin();
 	rows    refcursor;
 	-- a variable: compared with a volatile function, all of the index would be read
-	moment  constant timestamptz := coalesce($6, clock_timestamp());
+	moment  constant timestamptz := coalesce($9, clock_timestamp());
 BEGIN
-	IF $6 IS NOT NULL THEN
+	IF $9 IS NOT NULL THEN
 		OPEN rows NO SCROLL FOR SELECT * FROM @extschema@.enterprise_connection_requests q
-		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= moment
-			AND ($4 IS NULL OR q.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($4, r.oid, 'USAGE')))
-		ORDER BY q.server DESC, q.next_attempt_at DESC, q.id DESC LIMIT $2 * 2 + 32 FOR UPDATE SKIP LOCKED;
+		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= moment AND q.id <> ALL ($8)
+			AND ($6 IS NULL OR @extschema@.enterprise_connection_is_of(q.origin, q.role_oid, q.role, $6))
+		ORDER BY q.server DESC, q.next_attempt_at DESC, q.id DESC LIMIT $4 * 2 + 32 FOR UPDATE SKIP LOCKED;
 	ELSE
 		OPEN rows NO SCROLL FOR SELECT * FROM @extschema@.enterprise_connection_requests q
-		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= moment
-			AND ($4 IS NULL OR q.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($4, r.oid, 'USAGE')))
-		ORDER BY q.server, q.next_attempt_at, q.id LIMIT $2 * 2 + 32 FOR UPDATE SKIP LOCKED;
+		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= moment AND q.id <> ALL ($8)
+			AND ($6 IS NULL OR @extschema@.enterprise_connection_is_of(q.origin, q.role_oid, q.role, $6))
+		ORDER BY q.server, q.next_attempt_at, q.id LIMIT $4 * 2 + 32 FOR UPDATE SKIP LOCKED;
 	END IF;
+	<<requests>>
 	LOOP
 		FETCH rows INTO due;
 		EXIT WHEN NOT FOUND OR budget <= 0;
-		IF due.lane IS NOT NULL THEN
-			SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
-			WHERE (q.lane, q.server) >= (due.lane, $1) AND (q.lane, q.server) <= (due.lane, $1) AND q.lane IS NOT NULL
-				AND q.state IN ('queued', 'sending', 'in_doubt')
-			ORDER BY q.lane, q.server, q.id LIMIT 1;
-			IF head <> due.id OR EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
-					WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('sending', 'in_doubt')) THEN
-				-- not only this one: the lane may be long; an array, as a join may read all
-				UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = 'infinity'
-				WHERE q.id = ANY (ARRAY(SELECT b.id FROM @extschema@.enterprise_connection_requests b
-					WHERE (b.lane, b.server, b.id) >= (due.lane, $1, due.id) AND (b.lane, b.server) <= (due.lane, $1) AND b.lane IS NOT NULL
-						AND b.state IN ('queued', 'sending', 'in_doubt')
-						AND b.state = 'queued' AND b.next_attempt_at <> 'infinity'
-					ORDER BY b.lane, b.server, b.id LIMIT budget FOR UPDATE SKIP LOCKED));
-				GET DIAGNOSTICS moved = ROW_COUNT;
-				budget := budget - moved;
-				CONTINUE;
-			END IF;
-			-- put behind by the loop's own update a moment ago; by the id, see below
-			CONTINUE WHEN NOT EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
-				WHERE q.id = due.id AND q.state || '' = 'queued' AND q.next_attempt_at <> 'infinity');
-			WHILE due.operation = 'upsert' AND due.attempts = 0 AND due.doubt_since IS NULL
-				-- a server before a failover may have sent it
-				AND NOT due.look_up LOOP
-				-- the next one, and no other, even if somebody has it locked
+		-- whatever is wrong with one request, the others go on
+		BEGIN
+			IF due.lane IS NOT NULL THEN
 				SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
-				WHERE (q.lane, q.server, q.id) > (due.lane, $1, due.id) AND (q.lane, q.server) <= (due.lane, $1) AND q.lane IS NOT NULL
+				WHERE (q.lane, q.server) >= (due.lane, $1) AND (q.lane, q.server) <= (due.lane, $1) AND q.lane IS NOT NULL
 					AND q.state IN ('queued', 'sending', 'in_doubt')
 				ORDER BY q.lane, q.server, q.id LIMIT 1;
-				EXIT WHEN NOT FOUND;
-				SELECT * INTO next FROM @extschema@.enterprise_connection_requests q
-				WHERE q.id = head FOR UPDATE SKIP LOCKED;
-				EXIT WHEN NOT FOUND OR next.operation <> 'upsert' OR next.state <> 'queued' OR next.attempts > 0
-					-- one's secrets are not for the other, nor are one's privileges
-					OR next.role <> due.role;
-				-- the last of them is sent, by a later claim if they are many
-				budget := budget - 4;
-				EXIT WHEN budget <= 0;
-				UPDATE @extschema@.enterprise_connection_requests q
-				SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(), awaits = NULL,
-					params = @extschema@.enterprise_connection_without_secrets(q.params)
-				WHERE q.id = due.id;
-				UPDATE @extschema@.enterprise_connection_requests q
-				SET params = @extschema@.enterprise_connection_params_merge(due.params, q.params), next_attempt_at = clock_timestamp()
-				WHERE q.id = next.id RETURNING * INTO due;
-			END LOOP;
-			EXIT WHEN budget <= 0;
-		END IF;
-
-		-- what there is to do depends on whether the connection is known
-		IF due.step IS DISTINCT FROM 'complete' AND (due.operation <> 'create' OR due.step IS DISTINCT FROM 'update') THEN
-			IF due.connection_id IS NULL AND due.key IS NOT NULL THEN
-				-- by the key: written like that, the server leads to no index
-				SELECT k.id INTO due.connection_id FROM @extschema@.enterprise_connections k
-				WHERE k.key = due.key AND k.server::text = $1::text;
+				IF head <> due.id OR EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
+						WHERE q.lane = due.lane AND q.server = $1 AND q.state IN ('sending', 'in_doubt')) THEN
+					-- not only this one: the lane may be long; an array, as a join may read all
+					UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = 'infinity'
+					WHERE q.id = ANY (ARRAY(SELECT b.id FROM @extschema@.enterprise_connection_requests b
+						WHERE (b.lane, b.server, b.id) >= (due.lane, $1, due.id) AND (b.lane, b.server) <= (due.lane, $1) AND b.lane IS NOT NULL
+							AND b.state IN ('queued', 'sending', 'in_doubt')
+							AND b.state = 'queued' AND b.next_attempt_at <> 'infinity'
+						ORDER BY b.lane, b.server, b.id LIMIT budget FOR UPDATE SKIP LOCKED));
+					GET DIAGNOSTICS moved = ROW_COUNT;
+					budget := budget - moved;
+					CONTINUE requests;
+				END IF;
+				-- put behind by the loop's own update a moment ago; by the id, see below
+				CONTINUE requests WHEN NOT EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q
+					WHERE q.id = due.id AND q.state || '' = 'queued' AND q.next_attempt_at <> 'infinity');
+				WHILE due.operation = 'upsert' AND due.attempts = 0 AND due.doubt_since IS NULL
+					-- it may have been sent from elsewhere
+					AND (due.origin, due.server_oid, due.timeline) = (here, $2, $3) LOOP
+					-- the next one, and no other, even if somebody has it locked
+					SELECT q.id INTO head FROM @extschema@.enterprise_connection_requests q
+					WHERE (q.lane, q.server, q.id) > (due.lane, $1, due.id) AND (q.lane, q.server) <= (due.lane, $1) AND q.lane IS NOT NULL
+						AND q.state IN ('queued', 'sending', 'in_doubt')
+					ORDER BY q.lane, q.server, q.id LIMIT 1;
+					EXIT WHEN NOT FOUND;
+					SELECT * INTO next FROM @extschema@.enterprise_connection_requests q
+					WHERE q.id = head FOR UPDATE SKIP LOCKED;
+					EXIT WHEN NOT FOUND OR next.operation <> 'upsert' OR next.state <> 'queued' OR next.attempts > 0
+						-- one's secrets are not for the other, nor are one's privileges
+						OR (next.origin, next.role_oid) <> (due.origin, due.role_oid);
+					-- the last of them is sent, by a later claim if they are many
+					budget := budget - 4;
+					EXIT requests WHEN budget <= 0;
+					UPDATE @extschema@.enterprise_connection_requests q
+					SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(), awaits = NULL,
+						params = @extschema@.enterprise_connection_without_secrets(q.params)
+					WHERE q.id = due.id;
+					UPDATE @extschema@.enterprise_connection_requests q
+					SET params = @extschema@.enterprise_connection_params_merge(due.params, q.params), next_attempt_at = clock_timestamp()
+					WHERE q.id = next.id RETURNING * INTO due;
+				END LOOP;
 			END IF;
-			due.step := CASE WHEN due.operation IN ('create', 'update', 'delete') THEN due.operation
-				WHEN due.connection_id IS NULL THEN 'create' ELSE 'update' END;
-		END IF;
-		BEGIN
-			IF due.look_up AND due.step = 'create' THEN
-				-- the server before this one may have sent it just now; one listing for all of them
+
+			-- what there is to do depends on whether the connection is known
+			IF due.step IS DISTINCT FROM 'complete' AND (due.operation <> 'create' OR due.step IS DISTINCT FROM 'update') THEN
+				IF due.connection_id IS NULL AND due.key IS NOT NULL THEN
+					-- by the key: written like that, the server leads to no index
+					SELECT k.id INTO due.connection_id FROM @extschema@.enterprise_connections k
+					WHERE k.key = due.key AND k.server::text = $1::text;
+				END IF;
+				due.step := CASE WHEN due.operation IN ('create', 'update', 'delete') THEN due.operation
+					WHEN due.connection_id IS NULL THEN 'create' ELSE 'update' END;
+			END IF;
+			IF due.step = 'create' AND (due.origin, due.server_oid, due.timeline) <> (here, $2, $3) THEN
+				-- it may have been sent from elsewhere just now; one listing for all of them
 				UPDATE @extschema@.enterprise_connection_requests q
 				SET state = 'in_doubt', step = 'create', doubt_since = coalesce(q.doubt_since, q.created_at),
-					http_status = NULL, look_up = false, next_attempt_at = moment + $5
+					http_status = NULL, next_attempt_at = moment + $7,
+					role_oid = CASE WHEN q.origin = here THEN q.role_oid
+						ELSE coalesce((SELECT r.oid FROM pg_roles r WHERE r.rolname = q.role), 0::oid) END,
+					origin = here, server_oid = $2, timeline = $3
 				WHERE q.id = due.id;
-				CONTINUE;
+				CONTINUE requests;
 			END IF;
 			UPDATE @extschema@.enterprise_connection_requests q
 			SET state = 'sending', step = due.step, connection_id = due.connection_id, attempts = q.attempts + 1,
-				started_at = clock_timestamp(), next_attempt_at = clock_timestamp() + $5, claimer = $3,
+				started_at = clock_timestamp(), next_attempt_at = clock_timestamp() + $7, claimer = $5,
 				http_status = NULL
 			WHERE q.id = due.id RETURNING * INTO due;
-		EXCEPTION WHEN unique_violation THEN
-			-- committed late: another process has just claimed a later one of its lane
-			CONTINUE;
+		EXCEPTION
+			WHEN unique_violation OR lock_not_available THEN
+				-- another process has just claimed one of its lane, or has it locked
+				CONTINUE requests;
+			WHEN OTHERS THEN
+				RAISE LOG 'pg_clerk could not claim request %: %', due.id, SQLERRM USING ERRCODE = SQLSTATE;
+				-- returned as it is: to be set aside
 		END;
 		RETURN NEXT due;
 		claimed := claimed + 1;
-		EXIT WHEN claimed >= $2;
+		EXIT WHEN claimed >= $4;
 	END LOOP;
 	CLOSE rows;
-	IF budget <= 0 AND claimed < $2 AND $6 IS NULL THEN
-		RETURN QUERY SELECT * FROM @extschema@.enterprise_connection_claim($1, $2 - claimed, $3, $4, $5, moment);
+	IF budget <= 0 AND claimed < $4 AND $9 IS NULL THEN
+		RETURN QUERY SELECT * FROM @extschema@.enterprise_connection_claim($1, $2, $3, $4 - claimed, $5, $6, $7, $8, moment);
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval, timestamptz)
+COMMENT ON FUNCTION @extschema@.enterprise_connection_claim(name, oid, integer, integer, integer, oid, interval, bigint[], timestamptz)
 IS 'claims requests for delivery; for pg_clerk''s own use';
 
 /*
@@ -982,7 +1020,7 @@ BEGIN
 
 	-- one that waits was refused itself, and has got nothing
 	SELECT min(q.id) INTO awaits FROM (SELECT q.id FROM @extschema@.enterprise_connection_requests q
-		WHERE NOT $2 AND lower((q.params->'domains')::text)::jsonb ?| mine AND q.state IN ('queued', 'sending', 'in_doubt')
+		WHERE NOT $2 AND lower((q.params->'domains')::text COLLATE "C")::jsonb ?| mine AND q.state IN ('queued', 'sending', 'in_doubt')
 			AND q.attempts > 0 AND (q.awaits IS NULL OR q.state <> 'queued') AND q.server = me.server AND q.id <> me.id
 		UNION ALL
 		SELECT q.id FROM @extschema@.enterprise_connection_requests q
@@ -1022,7 +1060,7 @@ BEGIN
 	ORDER BY q.lane, q.server, q.id LIMIT 1;
 	SELECT * INTO next FROM @extschema@.enterprise_connection_requests q WHERE q.id = head FOR UPDATE;
 	IF head IS NULL OR next.state <> 'queued' OR next.attempts > 0 OR next.operation NOT IN ('upsert', 'delete')
-		OR next.operation = 'upsert' AND next.role <> me.role
+		OR next.operation = 'upsert' AND (next.origin, next.role_oid) <> (me.origin, me.role_oid)
 	THEN
 		RETURN false;
 	END IF;
@@ -1042,29 +1080,36 @@ COMMENT ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer,
 IS 'has a refused request taken over by the next one of its key; for pg_clerk''s own use';
 
 /*
- * The outcome of an attempt; counts only if the claim is still that of the
- * attempt (else false).  NULL: it does, but the lane is for the sweep.
+ * The outcome of an attempt.  counted: does it count?  Only if the claim is
+ * still that of the attempt; null: somebody has the row locked, try again.
+ * swept: the next of its lane may go on; false: somebody has that locked, so it
+ * is for the sweep.  server: as it is called now.
  */
 CREATE FUNCTION @extschema@.enterprise_connection_finish(
 	id bigint, claimer integer, attempt integer, state text, step text, next_attempt_at timestamptz,
-	counted boolean, connection_id text, http_status integer, error jsonb, doubt_since timestamptz, awaits bigint)
-RETURNS boolean
+	uncounted boolean, connection_id text, http_status integer, error jsonb, doubt_since timestamptz, awaits bigint,
+	OUT counted boolean, OUT swept boolean, OUT server name)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
 	ended constant boolean := $4 IN ('delivered', 'failed', 'cancelled');
-	at record;
-	advanced boolean;
+	mine  bigint;
+	its_lane text;
 BEGIN
+	SELECT q.id INTO mine FROM @extschema@.enterprise_connection_requests q WHERE q.id = $1 FOR UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		counted := CASE WHEN NOT EXISTS (SELECT FROM @extschema@.enterprise_connection_requests q WHERE q.id = $1) THEN false END;
+		RETURN;
+	END IF;
 	UPDATE @extschema@.enterprise_connection_requests q
 	SET state = $4, step = coalesce($5, q.step), awaits = $12,
 		-- what it wants to wait for may be finished by now
 		next_attempt_at = CASE WHEN $12 IS NOT NULL AND NOT EXISTS (SELECT FROM @extschema@.enterprise_connection_requests a
 				WHERE a.id = $12 AND a.state IN ('queued', 'sending', 'in_doubt'))
 			THEN clock_timestamp() ELSE coalesce($6, q.next_attempt_at) END,
-		attempts = greatest(q.attempts - CASE WHEN $7 THEN 0 ELSE 1 END, 0),
+		attempts = greatest(q.attempts - CASE WHEN $7 THEN 1 ELSE 0 END, 0),
 		connection_id = nullif(coalesce($8, q.connection_id), ''), http_status = $9, error = $10, doubt_since = $11,
 		claimer = CASE WHEN $4 = 'sending' THEN q.claimer END,
 		finished_at = CASE WHEN ended THEN clock_timestamp() END,
@@ -1072,17 +1117,15 @@ BEGIN
 			THEN @extschema@.enterprise_connection_without_secrets(q.params) ELSE q.params END
 	-- by the id: written like that, the state does not lead to a partial index
 	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state || '' IN ('sending', 'in_doubt')
-	RETURNING q.lane, q.server INTO at;
-	IF NOT FOUND THEN
-		RETURN false;
+	RETURNING q.lane, q.server INTO its_lane, server;
+	counted := FOUND;
+	swept := true;
+	IF counted AND ended AND its_lane IS NOT NULL THEN
+		swept := @extschema@.enterprise_connection_advance_lane(its_lane, server);
 	END IF;
-	IF ended AND at.lane IS NOT NULL THEN
-		advanced := @extschema@.enterprise_connection_advance_lane(at.lane, at.server);
-	END IF;
-	IF ended AND EXISTS (SELECT FROM @extschema@.enterprise_connection_requests w WHERE w.awaits = $1) THEN
+	IF counted AND ended AND EXISTS (SELECT FROM @extschema@.enterprise_connection_requests w WHERE w.awaits = $1) THEN
 		PERFORM @extschema@.enterprise_connection_wake($1);
 	END IF;
-	RETURN CASE WHEN advanced IS NOT false THEN true END;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint)
@@ -1098,12 +1141,22 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+	lost bigint;
 BEGIN
-	UPDATE @extschema@.enterprise_connection_requests q
-	SET state = CASE WHEN q.step = 'create' THEN 'in_doubt' ELSE 'queued' END,
-		doubt_since = CASE WHEN q.step = 'create' THEN coalesce(q.doubt_since, q.started_at) END,
-		claimer = NULL, awaits = NULL
-	WHERE q.state IN ('sending', 'in_doubt') AND q.claimer = $1;
+	FOR lost IN SELECT q.id FROM @extschema@.enterprise_connection_requests q
+		WHERE q.state IN ('sending', 'in_doubt') AND q.claimer = $1 FOR UPDATE SKIP LOCKED
+	LOOP
+		BEGIN
+			UPDATE @extschema@.enterprise_connection_requests q
+			SET state = CASE WHEN q.step = 'create' THEN 'in_doubt' ELSE 'queued' END,
+				doubt_since = CASE WHEN q.step = 'create' THEN coalesce(q.doubt_since, q.started_at) END,
+				claimer = NULL, awaits = NULL
+			WHERE q.id = lost;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'pg_clerk could not take back request %: %', lost, SQLERRM USING ERRCODE = SQLSTATE;
+		END;
+	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_recover(integer)
@@ -1112,7 +1165,7 @@ IS 'takes back the requests of a process that is gone; for pg_clerk''s own use';
 /*
  * Requests in doubt whose time to be looked up has come, of one role.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_claim_doubts(server name, claimer integer, role name)
+CREATE FUNCTION @extschema@.enterprise_connection_claim_doubts(server name, claimer integer, role oid, aside bigint[])
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -1120,50 +1173,34 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	moment constant timestamptz := clock_timestamp();
+	first  record;
+	doubt  @extschema@.enterprise_connection_requests;
 BEGIN
-	RETURN QUERY UPDATE @extschema@.enterprise_connection_requests q SET claimer = $2
-	WHERE q.id = ANY (ARRAY(SELECT d.id FROM @extschema@.enterprise_connection_requests d
-		WHERE d.server = $1 AND d.state = 'in_doubt' AND d.claimer IS NULL AND d.next_attempt_at <= moment
-			-- with the key of who enqueued them: so those of one role
-			AND d.role = (SELECT f.role FROM @extschema@.enterprise_connection_requests f
-				WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= moment
-					AND ($3 IS NULL OR f.role IN (SELECT r.rolname FROM pg_roles r WHERE pg_has_role($3, r.oid, 'USAGE')))
-				ORDER BY f.id LIMIT 1)
-		LIMIT 1000 FOR UPDATE SKIP LOCKED))
-	RETURNING q.*;
-END
-$$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, name)
-IS 'claims requests whose outcome is to be looked up; for pg_clerk''s own use';
-
-/*
- * After a failover or a recovery to a point in time, claims can be lost: what
- * looks queued may have been sent.  So creates from before are looked up
- * first.
- */
-CREATE FUNCTION @extschema@.enterprise_connection_check_timeline(timeline integer) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-	origin record;
-BEGIN
-	FOR origin IN SELECT o.server, o.timeline FROM @extschema@.enterprise_connection_origins o
-		WHERE o.timeline IS DISTINCT FROM $1 FOR UPDATE
+	-- with the key of who enqueued them: so those of one role
+	SELECT f.origin, f.role_oid, f.role INTO first FROM @extschema@.enterprise_connection_requests f
+	WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= moment AND f.id <> ALL ($4)
+		AND ($3 IS NULL OR @extschema@.enterprise_connection_is_of(f.origin, f.role_oid, f.role, $3))
+	ORDER BY f.id LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	FOR doubt IN SELECT d.* FROM @extschema@.enterprise_connection_requests d
+		WHERE d.server = $1 AND d.state = 'in_doubt' AND d.claimer IS NULL AND d.next_attempt_at <= moment AND d.id <> ALL ($4)
+			AND (d.origin, d.role_oid, d.role) = (first.origin, first.role_oid, first.role)
+		LIMIT 1000 FOR UPDATE SKIP LOCKED
 	LOOP
-		IF origin.timeline IS NOT NULL THEN
-			UPDATE @extschema@.enterprise_connection_requests q SET look_up = true
-			WHERE q.server = origin.server AND q.state IN ('queued', 'sending', 'in_doubt')
-				AND q.operation IN ('create', 'upsert');
-		END IF;
-		UPDATE @extschema@.enterprise_connection_origins o SET timeline = $1 WHERE o.server = origin.server;
+		BEGIN
+			UPDATE @extschema@.enterprise_connection_requests q SET claimer = $2, attempts = q.attempts + 1
+			WHERE q.id = doubt.id RETURNING * INTO doubt;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'pg_clerk could not claim request %: %', doubt.id, SQLERRM USING ERRCODE = SQLSTATE;
+		END;
+		RETURN NEXT doubt;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_check_timeline(integer)
-IS 'has creates looked up after a failover; for pg_clerk''s own use';
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_check_timeline(integer) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, oid, bigint[])
+IS 'claims requests whose outcome is to be looked up; for pg_clerk''s own use';
 
 CREATE FUNCTION @extschema@.enterprise_connection_purge(finished_before timestamptz) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -1179,53 +1216,25 @@ BEGIN
 			@extschema@.enterprise_connection_without_secrets(q.params))
 		ORDER BY q.finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 	LOOP
-		-- what failed stays until it is cancelled, but its secrets do not
-		IF old.state = 'failed' THEN
-			UPDATE @extschema@.enterprise_connection_requests q
-			SET params = @extschema@.enterprise_connection_without_secrets(q.params), scrubbed = true
-			WHERE q.id = old.id;
-		ELSE
-			DELETE FROM @extschema@.enterprise_connection_requests q WHERE q.id = old.id;
-		END IF;
-		n := n + 1;
+		BEGIN
+			-- what failed stays until it is cancelled, but its secrets do not
+			IF old.state = 'failed' THEN
+				UPDATE @extschema@.enterprise_connection_requests q
+				SET params = @extschema@.enterprise_connection_without_secrets(q.params), scrubbed = true
+				WHERE q.id = old.id;
+			ELSE
+				DELETE FROM @extschema@.enterprise_connection_requests q WHERE q.id = old.id;
+			END IF;
+			n := n + 1;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'pg_clerk could not clear request %: %', old.id, SQLERRM USING ERRCODE = SQLSTATE;
+		END;
 	END LOOP;
 	RETURN n < 1000;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz)
 IS 'deletes finished requests, and the secrets of failed ones; for pg_clerk''s own use';
-
-CREATE FUNCTION @extschema@.enterprise_connection_hold(server name) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-	UPDATE @extschema@.enterprise_connection_requests q
-	SET state = 'held', claimer = NULL,
-		look_up = q.look_up OR q.step = 'create' AND q.state IN ('sending', 'in_doubt')
-	WHERE q.server = $1 AND q.state IN ('queued', 'sending', 'in_doubt');
-END
-$$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_hold(name)
-IS 'holds the requests of a server in a copy of the database; for pg_clerk''s own use';
-
-CREATE FUNCTION @extschema@.enterprise_connection_release(server name) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-	-- two steps: only the first of a lane can be in doubt; the others wait behind it
-	UPDATE @extschema@.enterprise_connection_requests q
-	SET state = 'queued', next_attempt_at = CASE WHEN h.first THEN clock_timestamp() ELSE 'infinity' END
-	FROM (SELECT r.id, r.lane IS NULL OR row_number() OVER (PARTITION BY r.lane ORDER BY r.id) = 1 AS first
-		FROM @extschema@.enterprise_connection_requests r WHERE r.server = $1 AND r.state = 'held') h
-	WHERE q.id = h.id AND q.state = 'held';
-END
-$$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_release(name)
-IS 'lets held requests go on; for pg_clerk''s own use';
 
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_params_merge(jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
@@ -1236,13 +1245,11 @@ REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_in_the_way(bigint, 
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer, integer) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval, timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim(name, oid, integer, integer, integer, oid, interval, bigint[], timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_recover(integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, oid, bigint[]) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_hold(name) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_release(name) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.enqueue_enterprise_connection(
 	operation text,
@@ -1295,16 +1302,19 @@ IS 'enqueues an upsert for each row that a sync_enterprise_connection trigger wo
 CREATE VIEW @extschema@.enterprise_connection_status WITH (security_barrier) AS
 SELECT coalesce(c.server, q.server) AS server, coalesce(c.key, q.key) AS key,
 	coalesce(c.id, q.connection_id) AS id, c.name, c.organization_id, c.domains, c.active,
-	q.id AS request, q.operation, q.state, q.attempts, q.next_attempt_at, q.created_at AS enqueued_at,
+	q.id AS request, q.operation, q.shown_state AS state, q.attempts, q.next_attempt_at, q.created_at AS enqueued_at,
 	q.finished_at, q.http_status, q.error->>'message' AS error, q.error->>'hint' AS hint, c.synced_at
 FROM (SELECT k.*, coalesce('key ' || k.key, 'id ' || k.id) AS lane FROM @extschema@.enterprise_connections k
 	WHERE pg_has_role('pg_monitor', 'USAGE')
 		OR k.server IN (SELECT s.srvname FROM pg_foreign_server s WHERE has_server_privilege(s.oid, 'USAGE'))) c
 FULL JOIN (SELECT DISTINCT ON (r.server, coalesce(r.lane, 'id ' || r.connection_id, 'request ' || r.id))
-		coalesce(r.lane, 'id ' || r.connection_id, 'request ' || r.id) AS request_lane, r.*
+		coalesce(r.lane, 'id ' || r.connection_id, 'request ' || r.id) AS request_lane,
+		CASE WHEN r.finished_at IS NULL AND NOT @extschema@.enterprise_connection_is_armed(r.server) THEN 'held' ELSE r.state END AS shown_state, r.*
 	FROM @extschema@.enterprise_connection_requests r
 	WHERE pg_has_role('pg_monitor', 'USAGE')
-		OR r.role IN (SELECT o.rolname FROM pg_roles o WHERE pg_has_role(o.oid, 'USAGE'))
+		OR CASE WHEN r.origin = @extschema@.enterprise_connection_origin()
+			THEN r.role_oid IN (SELECT o.oid FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE'))
+			ELSE r.role IN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE')) END
 	ORDER BY r.server, coalesce(r.lane, 'id ' || r.connection_id, 'request ' || r.id), r.id DESC) q
 	ON q.server = c.server AND q.request_lane = c.lane;
 COMMENT ON VIEW @extschema@.enterprise_connection_status
@@ -1312,13 +1322,16 @@ IS 'each connection, or key, with its last request: what state it is in, and why
 GRANT SELECT ON @extschema@.enterprise_connection_status TO PUBLIC;
 
 CREATE VIEW @extschema@.enterprise_connection_queue WITH (security_barrier) AS
-SELECT r.server, r.state, count(*) AS requests, min(r.created_at) AS oldest,
+SELECT r.server, CASE WHEN r.finished_at IS NULL AND NOT a.armed THEN 'held' ELSE r.state END AS state, count(*) AS requests, min(r.created_at) AS oldest,
 	p.since AS paused_since, p.reason AS paused_why
 FROM @extschema@.enterprise_connection_requests r
+	CROSS JOIN LATERAL @extschema@.enterprise_connection_is_armed(r.server) a (armed)
 	LEFT JOIN @extschema@.enterprise_connection_pauses p ON p.server = r.server
 WHERE pg_has_role('pg_monitor', 'USAGE')
-	OR r.role IN (SELECT o.rolname FROM pg_roles o WHERE pg_has_role(o.oid, 'USAGE'))
-GROUP BY r.server, r.state, p.since, p.reason;
+	OR CASE WHEN r.origin = @extschema@.enterprise_connection_origin()
+			THEN r.role_oid IN (SELECT o.oid FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE'))
+			ELSE r.role IN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE')) END
+GROUP BY 1, 2, p.since, p.reason;
 COMMENT ON VIEW @extschema@.enterprise_connection_queue
 IS 'how many requests of each server are in which state, and whether the server is paused';
 GRANT SELECT ON @extschema@.enterprise_connection_queue TO PUBLIC;

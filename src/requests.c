@@ -36,6 +36,11 @@ PG_FUNCTION_INFO_V1(cancel_enterprise_connection_request);
 
 #define EQUALS " OPERATOR(pg_catalog.=) "
 
+/* The oid of who has enqueued a request; null if that role is gone. */
+#define ROLE_OF_ROW "(SELECT r.oid FROM pg_catalog.pg_roles r" \
+	" WHERE CASE WHEN q.origin" EQUALS "%1$s.enterprise_connection_origin()" \
+	" THEN r.oid" EQUALS "q.role_oid ELSE r.rolname" EQUALS "q.role END)"
+
 static ClerkStatement merge_params_statement = {
 	.text = "SELECT %1$s.enterprise_connection_params_merge($1, $2)",
 	.nargs = 2,
@@ -43,7 +48,7 @@ static ClerkStatement merge_params_statement = {
 };
 
 static ClerkStatement look_statement = {
-	.text = "SELECT q.role, q.state, q.error, q.superseded_by,"
+	.text = "SELECT " ROLE_OF_ROW ", q.state, q.error, q.superseded_by,"
 	" q.xact" EQUALS "coalesce(pg_catalog.pg_current_xact_id_if_assigned(), '0'),"
 	" CASE WHEN q.state" EQUALS "'delivered' THEN coalesce("
 	"(SELECT k.connection FROM %1$s.enterprise_connections k WHERE k.server" EQUALS "q.server AND k.id" EQUALS "q.connection_id),"
@@ -55,7 +60,7 @@ static ClerkStatement look_statement = {
 };
 
 static ClerkStatement lock_statement = {
-	.text = "SELECT q.role, q.state, q.server, q.operation, q.lane,"
+	.text = "SELECT " ROLE_OF_ROW ", q.state, q.server, q.operation, q.lane,"
 	" EXISTS (SELECT FROM %1$s.enterprise_connection_requests n WHERE n.lane" EQUALS "q.lane AND n.server" EQUALS "q.server"
 	" AND n.id OPERATOR(pg_catalog.>) q.id AND n.state OPERATOR(pg_catalog.<>) 'cancelled'), q.scrubbed"
 	" FROM %1$s.enterprise_connection_requests q WHERE q.id" EQUALS "$1 FOR UPDATE",
@@ -66,8 +71,17 @@ static ClerkStatement lock_statement = {
 static ClerkStatement retry_statement = {
 	.text = "UPDATE %1$s.enterprise_connection_requests q SET state = 'queued', attempts = 0, finished_at = NULL,"
 	" next_attempt_at = pg_catalog.clock_timestamp(), params = coalesce($2, q.params), scrubbed = false,"
-	" look_up = q.look_up OR q.doubt_since IS NOT NULL,"
+	" timeline = CASE WHEN q.doubt_since IS NULL THEN q.timeline ELSE 0 END,"
 	" step = CASE WHEN $2 IS NOT NULL AND q.step" EQUALS "'complete' THEN 'update' ELSE q.step END WHERE q.id" EQUALS "$1",
+	.nargs = 2,
+	.args = {INT8OID, JSONBOID},
+};
+
+/* One that stands behind another does so still. */
+static ClerkStatement hurry_statement = {
+	.text = "UPDATE %1$s.enterprise_connection_requests q SET params = coalesce($2, q.params),"
+	" next_attempt_at = CASE WHEN q.next_attempt_at OPERATOR(pg_catalog.=) 'infinity' THEN q.next_attempt_at"
+	" ELSE pg_catalog.clock_timestamp() END WHERE q.id" EQUALS "$1",
 	.nargs = 2,
 	.args = {INT8OID, JSONBOID},
 };
@@ -160,9 +174,9 @@ int64
 clerk_enqueue_checked(const ClerkSettings *settings, const char *operation, Jsonb *params,
 					  const char *key, const char *id)
 {
-	if (settings->elsewhere)
+	if (settings->origin == CLERK_ORIGIN_ELSEWHERE)
 		warn_of_held(settings);
-	return clerk_enqueue(settings->server_name, operation, params, key, id, settings->elsewhere);
+	return clerk_enqueue(settings, operation, params, key, id);
 }
 
 static void
@@ -228,7 +242,7 @@ enqueue_enterprise_connection(PG_FUNCTION_ARGS)
 typedef struct Look
 {
 	bool		found;
-	char	   *role;
+	Oid			role;			/* InvalidOid: it is gone */
 	char	   *state;
 	Jsonb	   *error;
 	char	   *code;			/* of Clerk's first error */
@@ -237,6 +251,15 @@ typedef struct Look
 	bool		mine;			/* of this transaction */
 	Jsonb	   *connection;		/* of one that is delivered; what a deletion answers if it is gone */
 } Look;
+
+static Oid
+row_oid(int column)
+{
+	bool		isnull;
+	Datum		datum = clerk_row_datum(0, column, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(datum);
+}
 
 static Jsonb *
 row_jsonb(int column)
@@ -264,7 +287,7 @@ look_at(int64 id, Look *look)
 	if (SPI_processed == 1)
 	{
 		look->found = true;
-		look->role = clerk_row_text(0, 1);
+		look->role = row_oid(1);
 		look->state = clerk_row_text(0, 2);
 		look->error = row_jsonb(3);
 		look->superseded_by = DatumGetInt64(clerk_row_datum(0, 4, &isnull));
@@ -280,11 +303,9 @@ look_at(int64 id, Look *look)
  * superseded: the request of the caller's that this one has superseded, or 0.
  */
 static void
-check_role(const char *role, bool found, int64 id, int64 superseded)
+check_role(Oid role, bool found, int64 id, int64 superseded)
 {
-	Oid			oid = found ? get_role_oid(role, true) : InvalidOid;
-
-	if (!found || (OidIsValid(oid) ? !has_privs_of_role(GetUserId(), oid) : !superuser()))
+	if (!found || (OidIsValid(role) ? !has_privs_of_role(GetUserId(), role) : !superuser()))
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 superseded ?
@@ -405,7 +426,7 @@ lock_request(int64 id, Locked *locked)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Datum		values[] = {Int64GetDatum(id)};
-	char	   *role = NULL;
+	Oid			role = InvalidOid;
 	bool		found;
 	bool		isnull;
 
@@ -416,7 +437,7 @@ lock_request(int64 id, Locked *locked)
 	found = SPI_processed == 1;
 	if (found)
 	{
-		role = clerk_row_text(0, 1);
+		role = row_oid(1);
 		locked->state = clerk_row_text(0, 2);
 		locked->server = clerk_row_text(0, 3);
 		locked->operation = clerk_row_text(0, 4);
@@ -460,15 +481,17 @@ retry_enterprise_connection_request(PG_FUNCTION_ARGS)
 	int64		id;
 	Jsonb	   *params = clerk_jsonb_argument(fcinfo, 1);
 	Locked		locked;
+	bool		queued;
 
 	clerk_prevent_write("retry_enterprise_connection_request()");
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	id = PG_GETARG_INT64(0);
 	lock_request(id, &locked);
-	if (strcmp(locked.state, "failed") != 0)
+	queued = strcmp(locked.state, "queued") == 0;
+	if (!queued && strcmp(locked.state, "failed") != 0)
 		wrong_state(id, &locked, "retry");
-	if (locked.overtaken)
+	if (!queued && locked.overtaken)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot retry request " INT64_FORMAT ", which a later one of its key has overtaken", id),
@@ -482,7 +505,7 @@ retry_enterprise_connection_request(PG_FUNCTION_ARGS)
 	if (params != NULL)
 		params = clerk_check_request_params(clerk_settings(locked.server, CLERK_USE_ENQUEUE),
 											locked.operation, params);
-	run_on(&retry_statement, id, params);
+	run_on(queued ? &hurry_statement : &retry_statement, id, params);
 	clerk_wake_at_commit();
 	PG_RETURN_VOID();
 }
@@ -501,8 +524,7 @@ cancel_enterprise_connection_request(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	id = PG_GETARG_INT64(0);
 	lock_request(id, &locked);
-	if (strcmp(locked.state, "queued") != 0 && strcmp(locked.state, "failed") != 0 &&
-		strcmp(locked.state, "held") != 0)
+	if (strcmp(locked.state, "queued") != 0 && strcmp(locked.state, "failed") != 0)
 		wrong_state(id, &locked, "cancel");
 	run_on(&cancel_statement, id, NULL);
 	if (locked.lane != NULL)

@@ -26,6 +26,7 @@
 #include "commands/defrem.h"
 #include "compat.h"
 #include "foreign/foreign.h"
+#include "locks.h"
 #include "miscadmin.h"
 #include "origin.h"
 #include "params.h"
@@ -109,6 +110,7 @@ static const Option options[] = {
 	{"ca_file", ForeignServerRelationId, OPTION_STRING, true, check_file_name, 0, 0, 0},
 	{"proxy", ForeignServerRelationId, OPTION_STRING, false, clerk_url_proxy_fault, 0, 0, 0},
 	{"extra_params", ForeignServerRelationId, OPTION_STRING, false, check_extra_params, 0, 0, 0},
+	{"origin", ForeignServerRelationId, OPTION_STRING, false, clerk_origin_fault, 0, 0, 0},
 	{"secret_key", UserMappingRelationId, OPTION_STRING, false, check_secret_key, 0, 0, 0},
 	{"secret_key_file", UserMappingRelationId, OPTION_STRING, true, check_file_name, 0, 0, 0},
 };
@@ -363,6 +365,8 @@ apply_option(CachedServer *entry, const char *name, const char *value, Oid catal
 		settings->proxy = pstrdup(value);
 	else if (strcmp(name, "extra_params") == 0)
 		(void) clerk_params_parse_extra(value, &settings->extra_params, &fault);
+	else if (strcmp(name, "origin") == 0)
+		settings->origin = clerk_origin(entry->server, value);
 	else if (strcmp(name, "secret_key") == 0)
 		settings->secret_key = pstrdup(value);
 	else if (strcmp(name, "secret_key_file") == 0)
@@ -488,13 +492,10 @@ cached_server(Oid serverid)
  *-------------------------------------------------------------------------
  */
 
-/*
- * Find a server that the current user may use.
- */
-static Oid
-usable_server(const char *name)
+Oid
+clerk_held_server(const char *name)
 {
-	Oid			serverid = get_foreign_server_oid(name, true);
+	Oid			serverid = clerk_hold_server(name);
 	const char *quoted = quote_identifier(name);
 
 	if (!OidIsValid(serverid))
@@ -508,11 +509,22 @@ usable_server(const char *name)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("server \"%s\" does not use the foreign-data wrapper \"%s\"", name, FDW_NAME),
 				 errhint("Name a server that was created with FOREIGN DATA WRAPPER %s.", FDW_NAME)));
+	return serverid;
+}
+
+/*
+ * Find a server that the current user may use.
+ */
+static Oid
+usable_server(const char *name)
+{
+	Oid			serverid = clerk_held_server(name);
+
 	if (clerk_server_aclcheck(serverid, GetUserId()) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for foreign server \"%s\"", name),
-				 errhint("The server's owner can grant it: GRANT USAGE ON FOREIGN SERVER %s TO %s.", quoted,
+				 errhint("The server's owner can grant it: GRANT USAGE ON FOREIGN SERVER %s TO %s.", quote_identifier(name),
 						 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
 	return serverid;
 }
@@ -521,15 +533,17 @@ usable_server(const char *name)
  * A copy of this database must not speak in the original's name.
  */
 static void
-check_armed(const char *name, ClerkUse use)
+check_armed(const ClerkSettings *settings, ClerkUse use)
 {
-	switch (clerk_origin(name))
+	const char *name = settings->server_name;
+
+	switch (settings->origin)
 	{
 		case CLERK_ORIGIN_HERE:
 			break;
 		case CLERK_ORIGIN_NONE:
 			if (use == CLERK_USE_WRITE)
-				clerk_origin_arm_first(name);
+				clerk_origin_arm_first(settings->server);
 			break;
 		case CLERK_ORIGIN_ELSEWHERE:
 			ereport(ERROR,
@@ -646,7 +660,6 @@ clerk_settings(const char *server_name, ClerkUse use)
 	{
 		/* Key and network are the worker's concern. */
 		settings->secret_key = NULL;
-		settings->elsewhere = clerk_origin(settings->server_name) == CLERK_ORIGIN_ELSEWHERE;
 		return settings;
 	}
 	if (entry->secret_key_file != NULL)
@@ -654,7 +667,7 @@ clerk_settings(const char *server_name, ClerkUse use)
 	if (settings->secret_key == NULL)
 		no_key(entry);
 	(void) with_rate_limit(settings, entry);
-	check_armed(settings->server_name, use);
+	check_armed(settings, use);
 	return settings;
 }
 
@@ -667,6 +680,18 @@ clerk_settings_limits(const char *server_name)
 		GetForeignServer(serverid)->fdwid != get_foreign_data_wrapper_oid(FDW_NAME, true))
 		return NULL;
 	return with_rate_limit(copy_settings(&cached_server(serverid)->settings), cached_server(serverid));
+}
+
+bool
+clerk_settings_origin(const char *server_name, ClerkOrigin *origin)
+{
+	Oid			serverid = get_foreign_server_oid(server_name, true);
+
+	if (!OidIsValid(serverid) ||
+		GetForeignServer(serverid)->fdwid != get_foreign_data_wrapper_oid(FDW_NAME, true))
+		return false;
+	*origin = cached_server(serverid)->settings.origin;
+	return true;
 }
 
 /*

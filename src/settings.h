@@ -9,6 +9,7 @@
 #define CLERK_SETTINGS_H
 
 #include "nodes/pg_list.h"
+#include "origin.h"
 
 typedef struct ClerkSettings
 {
@@ -26,7 +27,7 @@ typedef struct ClerkSettings
 	char	   *ca_file;		/* NULL: the system's */
 	char	   *proxy;			/* NULL: none */
 	List	   *extra_params;	/* of char *, see params.h */
-	bool		elsewhere;		/* armed in another database; only when enqueueing */
+	ClerkOrigin origin;			/* is this the database that it was armed for? */
 	int64		version;		/* see clerk_settings_version */
 } ClerkSettings;
 
@@ -44,10 +45,19 @@ extern char *clerk_default_server;
  * Resolve a server's settings for a call at once by the current user.  NULL
  * means the server that pg_clerk.server names.  Throws 42704 (no such
  * server), 42809 (not a pg_clerk server), 42501 (no USAGE), 55000 (no key, or
- * not armed in this database).  The result, in the current memory context, is
+ * not armed for this database).  The result, in the current memory context, is
  * the caller's own copy.
  */
 extern ClerkSettings *clerk_settings(const char *server_name, ClerkUse use);
+
+/*
+ * The oid of a pg_clerk server, which is held on to until the transaction ends
+ * (locks.h).  Throws 42704 or 42809.
+ */
+extern Oid	clerk_held_server(const char *name);
+
+/* Where a server was armed.  False if there is no such pg_clerk server. */
+extern bool clerk_settings_origin(const char *server_name, ClerkOrigin *origin);
 
 /*
  * The limits of a server for a worker, whoever it is for: times, concurrency

@@ -18,11 +18,11 @@
 #include "catalog.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
+#include "foreign/foreign.h"
+#include "locks.h"
 #include "statements.h"
 #include "tracking.h"
 #include "utils/array.h"
@@ -47,9 +47,6 @@ enum
 };
 
 PG_FUNCTION_INFO_V1(track_enterprise_connection);
-
-/* The sub-id of the lock tag of a mirror. */
-#define LOCK_MIRROR 2
 
 #define ROW_COLUMNS "SELECT t.id, t.key, t.provider, t.ctid::pg_catalog.text FROM %1$s.enterprise_connections t"
 #define BY_ID " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.id OPERATOR(pg_catalog.=) $2"
@@ -139,6 +136,18 @@ static ClerkStatement read_by_id_statement = {
 
 static ClerkStatement read_by_key_statement = {
 	.text = ROW_COLUMNS BY_KEY,
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
+};
+
+static ClerkStatement try_lock_by_id_statement = {
+	.text = ROW_COLUMNS BY_ID " FOR UPDATE SKIP LOCKED",
+	.nargs = 2,
+	.args = {NAMEOID, TEXTOID},
+};
+
+static ClerkStatement try_lock_by_key_statement = {
+	.text = ROW_COLUMNS BY_KEY " FOR UPDATE SKIP LOCKED",
 	.nargs = 2,
 	.args = {NAMEOID, TEXTOID},
 };
@@ -456,6 +465,32 @@ clerk_free_key(const char *server, const char *key)
 	SPI_finish();
 }
 
+static bool
+try_lock_row(ClerkStatement *lock, ClerkStatement *read, const char *server, const char *value)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(value)};
+	bool		locked;
+
+	SPI_connect();
+	clerk_run(lock, values, NULL, true);
+	locked = SPI_processed > 0;
+	if (!locked)
+	{
+		clerk_run(read, values, NULL, true);
+		locked = SPI_processed == 0;
+	}
+	SPI_finish();
+	return locked;
+}
+
+bool
+clerk_try_lock_tracked(const char *server, const char *id, const char *key)
+{
+	return (id == NULL || try_lock_row(&try_lock_by_id_statement, &read_by_id_statement, server, id)) &&
+		(key == NULL || try_lock_row(&try_lock_by_key_statement, &read_by_key_statement, server, key));
+}
+
 static ClerkTracked *
 tracked(const char *server, const char *id)
 {
@@ -532,15 +567,11 @@ clerk_mirror_begin(const char *server, int64 up_to, int64 *rows)
 {
 	Snapshot	before;
 	Relation	rel;
-	LOCKTAG		tag;
 	NameData	name;
 	ScanKeyData key;
 	SysScanDesc scan;
 
-	/* Of the table that has a row for each server, not of one of its rows. */
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, clerk_catalog()->origins,
-					   hash_bytes((const unsigned char *) server, (int) strlen(server)), LOCK_MIRROR);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	clerk_lock(CLERK_LOCK_MIRROR, get_foreign_server_oid(server, false));
 
 	/* The query's snapshot is older than the wait. */
 	before = RegisterSnapshot(GetLatestSnapshot());

@@ -47,6 +47,12 @@ extern ClerkTracked *clerk_lock_key(const char *server, const char *key);
 
 extern void clerk_free_key(const char *server, const char *key);
 
+/*
+ * Lock the rows of an id and of a key (each may be NULL), if there are any;
+ * false, at once, if somebody has one of them locked.
+ */
+extern bool clerk_try_lock_tracked(const char *server, const char *id, const char *key);
+
 /* The row's key, without a lock; NULL if there is no row or no key. */
 extern char *clerk_tracked_key(const char *server, const char *id);
 extern char *clerk_tracked_provider(const char *server, const char *id);

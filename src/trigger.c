@@ -26,10 +26,10 @@
 #include "connections.h"
 #include "executor/executor.h"
 #include "fmgr.h"
-#include "insertion.h"
 #include "json.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "outbox.h"
 #include "params.h"
 #include "parser/parse_coerce.h"
 #include "requests.h"
@@ -148,11 +148,10 @@ static HTAB *cached_plans = NULL;
 static uint64 invalidations = 0;
 
 /*
- * The last transaction in which a trigger enqueued a delete, and the first
- * such request of it: only there, an upsert has to look for one.
+ * The last transaction in which a trigger enqueued a delete: only there, an
+ * upsert has to look for one.
  */
 static TransactionId deleting_xact = InvalidTransactionId;
-static int64 first_delete;
 
 #define EQUALS " OPERATOR(pg_catalog.=) "
 
@@ -176,16 +175,6 @@ static ClerkStatement take_back_statement = {
 	" AND q.xact" EQUALS "pg_catalog.pg_current_xact_id()",
 	.nargs = 2,
 	.args = {NAMEOID, TEXTOID},
-};
-
-/* The same in a copy of a database. */
-static ClerkStatement take_back_held_statement = {
-	.text = "DELETE FROM %1$s.enterprise_connection_requests q WHERE q.id OPERATOR(pg_catalog.>=) $3"
-	" AND q.server" EQUALS "$1 AND q.key" EQUALS "$2"
-	" AND q.state" EQUALS "'held' AND q.operation" EQUALS "'delete'"
-	" AND q.xact" EQUALS "pg_catalog.pg_current_xact_id()",
-	.nargs = 3,
-	.args = {NAMEOID, TEXTOID, INT8OID},
 };
 
 /*-------------------------------------------------------------------------
@@ -1153,11 +1142,8 @@ row_key(const SyncPlan *plan, TupleTableSlot *slot)
 static bool
 is_certain(const ClerkSettings *settings, const char *key, bool unfinished)
 {
-	bool		taken;
-
 	return IsolationIsSerializable() &&
-		clerk_lane_is_taken(settings->server_name, psprintf("key %s", key), &taken) &&
-		taken == unfinished;
+		clerk_lane_is_taken(settings->server_name, psprintf("key %s", key)) == unfinished;
 }
 
 /*
@@ -1172,7 +1158,7 @@ is_known(const ClerkSettings *settings, const char *key)
 	bool		known;
 
 	/* Nothing has been delivered from a copy of a database, so it can't be told. */
-	if (settings->elsewhere)
+	if (settings->origin == CLERK_ORIGIN_ELSEWHERE)
 		return true;
 
 	if (is_certain(settings, key, true))
@@ -1193,14 +1179,13 @@ static bool
 take_back_delete(const ClerkSettings *settings, const char *key)
 {
 	NameData	server;
-	Datum		values[] = {clerk_name_datum(&server, settings->server_name), CStringGetTextDatum(key),
-	Int64GetDatum(first_delete)};
+	Datum		values[] = {clerk_name_datum(&server, settings->server_name), CStringGetTextDatum(key)};
 	bool		taken;
 
-	if (!settings->elsewhere && is_certain(settings, key, false))
+	if (is_certain(settings, key, false))
 		return false;
 	SPI_connect();
-	clerk_run(settings->elsewhere ? &take_back_held_statement : &take_back_statement, values, NULL, false);
+	clerk_run(&take_back_statement, values, NULL, false);
 	taken = SPI_processed > 0;
 	SPI_finish();
 	return taken;
@@ -1209,10 +1194,7 @@ take_back_delete(const ClerkSettings *settings, const char *key)
 static bool
 enqueue_delete(const ClerkSettings *settings, const char *key)
 {
-	int64		id = clerk_enqueue_checked(settings, "delete", NULL, key, NULL);
-
-	if (deleting_xact != GetTopTransactionId())
-		first_delete = id;
+	(void) clerk_enqueue_checked(settings, "delete", NULL, key, NULL);
 	deleting_xact = GetTopTransactionId();
 	return true;
 }

@@ -636,6 +636,9 @@ clerk_worker_main(Datum arg)
 	Oid			database = DatumGetObjectId(arg);
 
 	begin_process();
+
+	/* There is no statement to cancel; what was claimed must not be lost. */
+	pqsignal(SIGINT, SIG_IGN);
 	if (!clerk_wake_enter(database))
 		return;
 	before_shmem_exit(worker_is_gone, (Datum) 0);
@@ -672,18 +675,28 @@ string_option(List *options, const char *name)
 	return NULL;
 }
 
+/*
+ * May the current user copy the database?  As CREATE DATABASE itself decides
+ * it: with CREATEDB, a template, or a database of one's own.
+ */
 static bool
-may_create_databases(void)
+may_copy(Oid database)
 {
-	HeapTuple	role;
+	HeapTuple	tuple;
 	bool		may;
 
 	if (superuser())
 		return true;
-	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	may = HeapTupleIsValid(role) && ((Form_pg_authid) GETSTRUCT(role))->rolcreatedb;
-	if (HeapTupleIsValid(role))
-		ReleaseSysCache(role);
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	may = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (!may || clerk_database_ownercheck(database, GetUserId()))
+		return may;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	may = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
 	return may;
 }
 
@@ -727,7 +740,7 @@ send_worker_away(Node *statement)
 
 	if (!OidIsValid(database))
 		return;
-	if (IsA(statement, CreatedbStmt) ? may_create_databases() :
+	if (IsA(statement, CreatedbStmt) ? may_copy(database) :
 		database != MyDatabaseId && clerk_database_ownercheck(database, GetUserId()))
 		clerk_wake_send_away(database);
 }

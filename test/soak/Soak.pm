@@ -469,7 +469,7 @@ sub settle
 	for (;;)
 	{
 		$unfinished = 0;
-		$unfinished += query($node, $_, q{SELECT count(*) FROM enterprise_connection_requests WHERE state IN ('queued', 'sending', 'in_doubt', 'held')})
+		$unfinished += query($node, $_, q{SELECT count(*) FROM enterprise_connection_requests WHERE finished_at IS NULL})
 		  for @DATABASES;
 		return 1 if $unfinished == 0;
 		last     if time > $end;
@@ -484,7 +484,7 @@ sub settle
 		  query($node, $database, q{SELECT concat_ws(' ', state, step, claimer IS NOT NULL, next_attempt_at = 'infinity', next_attempt_at < now(), count(*))
 			FROM enterprise_connection_requests GROUP BY state, step, claimer IS NOT NULL, next_attempt_at = 'infinity', next_attempt_at < now()});
 		my @ids = split ' ', query($node, $database,
-			q{SELECT id FROM enterprise_connection_requests WHERE state IN ('queued', 'sending', 'in_doubt', 'held') ORDER BY (next_attempt_at = 'infinity'), id LIMIT 3});
+			q{SELECT id FROM enterprise_connection_requests WHERE finished_at IS NULL ORDER BY (next_attempt_at = 'infinity'), id LIMIT 3});
 		say_so(history($node, $database, $_)) for @ids;
 	}
 	return 0;
