@@ -30,6 +30,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -52,9 +53,15 @@ static ClerkStatement enqueue_statement = {
 	.text = "INSERT INTO %1$s.enterprise_connection_requests"
 	" (server, server_oid, role, role_oid, origin, timeline, operation, key, connection_id, params, lane, next_attempt_at)"
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $12 THEN 'infinity' ELSE pg_catalog.now() END)"
-	" RETURNING id",
+	" ON CONFLICT (id) DO NOTHING RETURNING id",
 	.nargs = 12,
 	.args = {NAMEOID, OIDOID, NAMEOID, OIDOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, BOOLOID},
+};
+
+static ClerkStatement mend_sequence_statement = {
+	.text = "SELECT pg_catalog.setval($1, (SELECT pg_catalog.max(q.id) FROM %1$s.enterprise_connection_requests q))",
+	.nargs = 1,
+	.args = {REGCLASSOID},
 };
 
 static ClerkStatement servers_statement = {
@@ -285,6 +292,20 @@ clerk_enqueue(const ClerkSettings *settings, const char *operation, Jsonb *param
 	nulls[9] = params ? ' ' : 'n';
 	SPI_connect();
 	clerk_run(&enqueue_statement, values, nulls, false);
+
+	/*
+	 * The id is there already: rows were restored without their sequence, or
+	 * somebody has set it back (pg_write_all_data is enough).
+	 */
+	while (SPI_processed == 0)
+	{
+		Datum		sequence = ObjectIdGetDatum(get_relname_relid("enterprise_connection_requests_id_seq",
+														  clerk_catalog()->namespace));
+
+		CHECK_FOR_INTERRUPTS();
+		clerk_run(&mend_sequence_statement, &sequence, NULL, true);
+		clerk_run(&enqueue_statement, values, nulls, false);
+	}
 	id = DatumGetInt64(clerk_row_datum(0, 1, &isnull));
 	SPI_finish();
 	clerk_wake_at_commit();
