@@ -2123,7 +2123,7 @@ take_answers(Loop *loop, int64 until)
  * more.
  */
 static void
-recover(Loop *loop)
+recover(Loop *loop, void *arg)
 {
 	ListCell   *lc;
 
@@ -2141,7 +2141,7 @@ recover(Loop *loop)
  * need not any more.
  */
 static void
-read_pauses(Loop *loop)
+read_pauses(Loop *loop, void *arg)
 {
 	ListCell   *lc;
 
@@ -2162,11 +2162,36 @@ read_pauses(Loop *loop)
 }
 
 static void
+wake_missed(Loop *loop, void *arg)
+{
+	clerk_outbox_wake_missed();
+}
+
+/*
+ * Each for itself: an error of one is none of the others.
+ */
+static void
 chores(Loop *loop, void *arg)
 {
-	read_pauses(loop);
-	recover(loop);
-	clerk_outbox_wake_missed();
+	static const struct
+	{
+		const char *what;
+		Work		work;
+	}			steps[] = {
+		{"find out which servers are paused", read_pauses},
+		{"take back requests of a process that is gone", recover},
+		{"let requests go on that wait for another", wake_missed},
+	};
+
+	for (size_t i = 0; i < lengthof(steps); i++)
+	{
+		ErrorData  *error = run_in_subtransaction(loop, steps[i].work, NULL);
+
+		if (error != NULL && !loop->deliverer->forever)
+			ReThrowError(error);
+		if (error != NULL)
+			log_error(steps[i].what, error);
+	}
 }
 
 /*
@@ -2194,11 +2219,17 @@ sweep_some(Loop *loop, void *arg)
 {
 	if (loop->sweeping)
 	{
+		/* If that is an error, it is tried again with the next chores. */
+		loop->sweeping = false;
 		loop->sweep_begun = clerk_outbox_sweep(!loop->sweep_begun);
 		loop->sweeping = loop->sweep_begun || loop->sweep_again;
 		loop->sweep_again &= loop->sweep_begun;
 	}
-	loop->purging = loop->purging && !clerk_outbox_purge(clerk_retention);
+	if (loop->purging)
+	{
+		loop->purging = false;
+		loop->purging = !clerk_outbox_purge(clerk_retention);
+	}
 }
 
 /*
@@ -2213,10 +2244,7 @@ sweep(Loop *loop)
 	if ((!loop->sweeping && !loop->purging) ||
 		(clerk_http_now() < loop->next_sweep && !nothing_under_way(loop)))
 		return;
-
-	/* A request that cannot be let go on, or deleted, waits for the next time. */
-	if (!run_in_transaction(loop, "clear up the outbox", sweep_some) && clerk_http_now() >= loop->pause_until)
-		loop->sweeping = loop->purging = false;
+	(void) run_in_transaction(loop, "clear up the outbox", sweep_some);
 	loop->next_sweep = clerk_http_now() + SWEEP_INTERVAL;
 }
 

@@ -682,8 +682,14 @@ BEGIN
 		(SELECT FROM @extschema@.enterprise_connection_requests q
 		WHERE q.lane = $1 AND q.server = $2 AND q.state IN ('sending', 'in_doubt'))
 	THEN
-		UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
-		WHERE q.id = head.id;
+		BEGIN
+			UPDATE @extschema@.enterprise_connection_requests q SET next_attempt_at = clock_timestamp()
+			WHERE q.id = head.id;
+		EXCEPTION WHEN OTHERS THEN
+			-- what is wrong with it is no fault of the one before
+			RAISE DEBUG 'pg_clerk could not let request % go on: %', head.id, SQLERRM USING ERRCODE = SQLSTATE;
+			RETURN false;
+		END;
 	END IF;
 	RETURN true;
 END
@@ -885,6 +891,9 @@ BEGIN
 	WHERE q.id = ANY (ARRAY(SELECT w.id FROM @extschema@.enterprise_connection_requests w
 		-- written like that, the state leads to no index
 		WHERE w.awaits = $1 AND w.state || '' = 'queued' AND w.next_attempt_at < 'infinity' FOR UPDATE SKIP LOCKED));
+EXCEPTION WHEN OTHERS THEN
+	-- they look again by themselves, later
+	RAISE DEBUG 'pg_clerk could not let requests go on that wait for %: %', $1, SQLERRM USING ERRCODE = SQLSTATE;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.enterprise_connection_wake(bigint)
