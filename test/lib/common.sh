@@ -188,7 +188,7 @@ clean_environment() {
 
 	for name in $(compgen -e); do
 		case $name in
-			PATH | LANG | LC_ALL | TERM | PWD) ;;
+			PATH | LANG | LC_ALL | TERM | PWD | PG_CLERK_TEST_*) ;;
 			*) unset "$name" ;;
 		esac
 	done
