@@ -111,7 +111,8 @@ clerk_same_connection(ClerkJson *body, ClerkJson *connection)
 	/* What tells most of them apart first: there can be many. */
 	return same_string(body, connection, "name") &&
 		shared_domains(body, connection, &wanted, &found) == wanted && wanted == found &&
-		same_string(body, connection, "provider") &&
+		/* one that was not asked for is Clerk's to choose */
+		(clerk_json_get_string(body, "provider") == NULL || same_string(body, connection, "provider")) &&
 		same_string(body, connection, "organization_id");
 }
 
