@@ -11,6 +11,7 @@
 
 #include "catalog/pg_type.h"
 #include "connections.h"
+#include "default_server.h"
 #include "dispatch.h"
 #include "json.h"
 #include "mb/pg_wchar.h"

@@ -25,6 +25,7 @@
 #include "closest.h"
 #include "commands/defrem.h"
 #include "compat.h"
+#include "default_server.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "origin.h"
@@ -59,8 +60,6 @@
 #define MAX_RESPONSE_SIZE (256 * 1024 * 1024 - 1)
 
 #define HOUR_MS (60 * 60 * 1000)
-
-char	   *clerk_default_server = NULL;
 
 typedef enum OptionKind
 {
@@ -636,7 +635,7 @@ with_rate_limit(ClerkSettings *settings, const CachedServer *entry)
 ClerkSettings *
 clerk_settings(const char *server_name, ClerkUse use)
 {
-	const char *name = server_name ? server_name : clerk_default_server;
+	const char *name = server_name ? server_name : clerk_default_server_name();
 	CachedServer *entry;
 	ClerkSettings *settings;
 

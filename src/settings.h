@@ -37,9 +37,6 @@ typedef enum ClerkUse
 	CLERK_USE_ENQUEUE			/* needs neither a key nor to be armed */
 } ClerkUse;
 
-/* The value of pg_clerk.server. */
-extern char *clerk_default_server;
-
 /*
  * Resolve a server's settings for a call at once by the current user.  NULL
  * means the server that pg_clerk.server names.  Throws 42704 (no such
