@@ -125,6 +125,8 @@ clerk_api_request(const ClerkSettings *settings, const ClerkCall *call)
 	request->max_answer = settings->max_response_size;
 	request->ca_file = settings->ca_file;
 	request->proxy = settings->proxy;
+	request->proxy_user = settings->proxy_user;
+	request->proxy_password = settings->proxy_password;
 	return request;
 }
 
@@ -262,6 +264,8 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 	};
 	const char *fault = NULL;
 
+	if (settings->proxy_password != NULL)
+		subject.secrets = lappend(subject.secrets, settings->proxy_password);
 	call->result = NULL;
 	call->page = NULL;
 	call->report = NULL;

@@ -25,6 +25,8 @@ typedef struct ClerkSettings
 	int			max_response_size;	/* bytes */
 	char	   *ca_file;		/* NULL: the system's */
 	char	   *proxy;			/* NULL: none */
+	char	   *proxy_user;		/* printable ASCII; NULL: none */
+	char	   *proxy_password; /* the same; must never be shown */
 	List	   *extra_params;	/* of char *, see params.h */
 	bool		elsewhere;		/* armed in another database; only when enqueueing */
 	int64		version;		/* see clerk_settings_version */
