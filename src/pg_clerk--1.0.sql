@@ -570,6 +570,8 @@ ALTER TABLE @extschema@.enterprise_connection_requests ENABLE ROW LEVEL SECURITY
 CREATE POLICY role_usage ON @extschema@.enterprise_connection_requests FOR SELECT
 USING (role IN (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE')));
 GRANT SELECT ON @extschema@.enterprise_connection_requests TO PUBLIC;
+-- pg_dump reads it, whoever runs it
+GRANT SELECT ON SEQUENCE @extschema@.enterprise_connection_requests_id_seq TO PUBLIC;
 
 /*
  * Servers that are paused, because Clerk does not accept the key.  Not dumped:
