@@ -18,8 +18,9 @@ GRANT USAGE ON SCHEMA regress_api TO PUBLIC;
 -- Which server is meant: enqueueing says it without asking Clerk.
 CREATE FUNCTION regress_api.meant() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    request bigint := public.enqueue_enterprise_connection('create', '{"name": "x"}');
+    request bigint;
 BEGIN
+    request := public.enqueue_enterprise_connection('create', '{"name": "x"}');
     RETURN server FROM public.enterprise_connection_requests WHERE id = request;
 EXCEPTION WHEN OTHERS THEN
     RETURN SQLSTATE || ' ' || SQLERRM;
