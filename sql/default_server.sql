@@ -103,6 +103,12 @@ SET pg_clerk.server = 'regress_b';
 SET ROLE regress_second;
 SELECT regress_api.plain(), regress_api.by_definer();
 RESET ROLE;
+-- nor does what whoever refreshes a materialized view has set count for its owner
+SET ROLE regress_definer;
+CREATE MATERIALIZED VIEW regress_api.seen AS SELECT regress_api.meant() AS server WITH NO DATA;
+RESET ROLE;
+REFRESH MATERIALIZED VIEW regress_api.seen;
+SELECT * FROM regress_api.seen;
 SELECT replace(role, :'superuser', '(superuser)') AS role, server, key FROM enterprise_connection_requests ORDER BY id;
 
 --

@@ -471,7 +471,7 @@ apply_option(CachedServer *entry, const char *name, const char *value, Oid catal
 	const char *fault = NULL;
 
 	if (option == NULL)
-		unknown_option(name, catalog, true);
+		unknown_option(name, catalog, false);
 	if (option->kind != OPTION_STRING)
 		fault = parse_number(option, value, (int *) ((char *) settings + option->offset));
 	else if (strcmp(name, "api_url") == 0)
