@@ -54,6 +54,7 @@ INSERT INTO regress_orgs VALUES (repeat('u', 252), NULL, NULL);
 UPDATE regress_orgs SET name = 'Ready', domains = '{ready.example}' WHERE name IS NULL;
 UPDATE regress_orgs SET name = 'Older' WHERE name = 'Old';
 SELECT backfill_enterprise_connections('regress_orgs', 'sso');
+UPDATE regress_orgs SET domains = NULL WHERE name = 'Old';
 DELETE FROM regress_orgs WHERE name = 'Old';
 SELECT operation, length(key), params->>'name' AS name FROM enterprise_connection_requests;
 

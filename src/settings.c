@@ -59,7 +59,7 @@
 /* A key is some 50 bytes; a longer file is no key file. */
 #define MAX_KEY_LENGTH 1024
 
-/* Of a proxy's user and password; curl and proxies have limits of their own. */
+/* Of a proxy's user and password: what SOCKS5 (RFC 1929) can carry. */
 #define MAX_PROXY_LENGTH 255
 
 /* An answer ends up in one jsonb value, whose arrays hold 256 MB at most. */
@@ -803,7 +803,8 @@ copy_settings(const ClerkSettings *from)
 }
 
 /*
- * What the validator refuses, and what can change behind its back.
+ * The way to Clerk, once more at each use: the options may have been checked by
+ * another release's validator, and a file can change at any time.
  */
 static void
 check_way(const ClerkSettings *settings)

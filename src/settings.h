@@ -41,10 +41,10 @@ typedef enum ClerkUse
 
 /*
  * Resolve a server's settings for a call at once by the current user.  NULL
- * means the server that pg_clerk.server names.  Throws 42704 (no such
- * server), 42809 (not a pg_clerk server), 42501 (no USAGE), 55000 (no key, or
- * not armed in this database).  The result, in the current memory context, is
- * the caller's own copy.
+ * means the server that pg_clerk.server names, see default_server.h.  Throws
+ * 42704 (no such server), 42809 (not a pg_clerk server), 42501 (no USAGE),
+ * 55000 (no key, or none that may be sent there; not armed in this database).
+ * The result, in the current memory context, is the caller's own copy.
  */
 extern ClerkSettings *clerk_settings(const char *server_name, ClerkUse use);
 

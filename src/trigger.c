@@ -1329,8 +1329,8 @@ sync_row(Change *change)
 	change->key = row_key(plan, change->new != NULL ? change->new : change->old);
 	if (strlen(change->key) > CLERK_MAX_NAME_LENGTH)
 	{
-		/* From before the trigger was made: no request was ever enqueued. */
-		if (change->new == NULL)
+		/* From before the trigger was made: there is nothing to take back. */
+		if (!ready)
 			return false;
 		clerk_api_check_length(psprintf("the key that trigger \"%s\" makes of column \"%s\"",
 										plan->trigger, plan->key->name), change->key);

@@ -9,6 +9,7 @@ use ClerkTest;
 use IO::Select;
 use IO::Socket::INET;
 use MIME::Base64;
+use Socket qw(inet_ntoa);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -18,6 +19,22 @@ my $password = 'pw-020: keep@me/out';
 my $tls      = start_tls_mock({}, '--secret-key', $key);
 my $log      = PostgreSQL::Test::Utils::tempdir('proxy') . '/log';
 my $count    = 0;
+
+sub relay
+{
+	my ($client, $server) = @_;
+	my $select = IO::Select->new($client, $server);
+
+	while (my @ready = $select->can_read)
+	{
+		for my $from (@ready)
+		{
+			sysread $from, my $data, 65536 or return;
+			syswrite $from == $client ? $server : $client, $data;
+		}
+	}
+	return;
+}
 
 # A proxy that knows CONNECT, and wants that user and password.
 my $proxy = start_server(
@@ -40,17 +57,30 @@ my $proxy = start_server(
 		}
 		my $server = IO::Socket::INET->new(PeerAddr => $target) or return;
 		syswrite $client, "HTTP/1.1 200 Connection established\r\n\r\n";
-		my %other = ($client => $server, $server => $client);
-		my $select = IO::Select->new($client, $server);
-		while (my @ready = $select->can_read)
-		{
-			for my $from (@ready)
-			{
-				sysread $from, my $data, 65536 or return;
-				syswrite $other{$from}, $data;
-			}
-		}
+		relay($client, $server);
 	});
+
+# The same for SOCKS5 (RFC 1928), with the authentication of RFC 1929.
+my $socks = start_server(
+	sub {
+		my ($client) = @_;
+		my $take = sub { my ($n) = @_; my $data = ''; while (length $data < $n) { sysread $client, $data, $n - length $data, length $data or die 'no more' } return $data };
+
+		my (undef, $methods) = unpack 'CC', $take->(2);
+		my $with_password = $take->($methods) =~ /\x02/;
+		syswrite $client, $with_password ? "\x05\x02" : "\x05\xff";
+		return unless $with_password;
+		my (undef, $length) = unpack 'CC', $take->(2);
+		my $given = $take->($length);
+		$given .= ':' . $take->(unpack 'C', $take->(1));
+		syswrite $client, $given eq "$user:$password" ? "\x01\x00" : "\x01\x01";
+		return unless $given eq "$user:$password";
+		my ($address, $port) = unpack 'x4 a4 n', $take->(10);
+		my $server = IO::Socket::INET->new(PeerAddr => inet_ntoa($address), PeerPort => $port) or return;
+		syswrite $client, "\x05\x00\x00\x01" . $address . pack 'n', $port;
+		relay($client, $server);
+	});
+
 my $node = clerk_node('ways', $tls, key => $key, conf => "fsync = off\nlog_statement = none\n", server => { proxy => $proxy->url, max_retries => 0 });
 
 sub call
@@ -86,6 +116,13 @@ $node->safe_psql('postgres', q{
 	SELECT enqueue_enterprise_connection('create', '{"name": "Q", "provider": "saml_okta", "domains": ["q.example"]}');
 	CALL deliver_enterprise_connections()});
 is($node->safe_psql('postgres', 'SELECT state FROM enterprise_connection_requests'), 'delivered', 'and so does what is enqueued');
+
+(my $socks_url = $socks->url) =~ s/^http/socks5/;
+clerk_server($node, $tls, name => 'by_socks', key => $key, server => { proxy => $socks_url, max_retries => 0 });
+like(call('by_socks'), qr/ERROR:  KC001:/, 'a SOCKS proxy that wants a password: no connection');
+$node->safe_psql('postgres', "ALTER USER MAPPING FOR PUBLIC SERVER by_socks OPTIONS (ADD proxy_user '$user', ADD proxy_password '$password')");
+is(call('by_socks'), 'N', 'and with it, it works');
+$node->safe_psql('postgres', 'DROP SERVER by_socks CASCADE');
 
 # The password where the other side says it, and who may read it
 $tls->script({ status => 422, body => { errors => [ { code => 'c', message => "you said $password", long_message => "you said $password" } ] } });
