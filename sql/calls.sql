@@ -269,7 +269,7 @@ CREATE TEMP TABLE odd (n int GENERATED ALWAYS AS IDENTITY, id text);
 INSERT INTO odd (id) VALUES ('a/b'), ('a?b'), ('a#b'), ('a%b'), ('a b'), ('a%2Fb'), ('a%3Fb'), ('a%23b'), ('%'), ('%25'), ('%00'), ('é'), (U&'e\0301'),
     ('漢'), ('👩‍👧'), ('...'), ('./a'), ('../a'), ('a/..'), ('a/../../b'), ('/'), ('//'), ('?'), ('#'), (' '), ('+'), ('a+b'), ('a&active=true'), ('a;b=c'),
     ('a\b'), ('a"b'), ('a''b'), ('<a>'), ('{a}'), ('a:b@c'), ('~'), ('*'), (E'a\nb'), (E'a\tb'), (chr(127)), ('a/test_runs'), ('enterprise_connections'),
-    (repeat('long ', 1000));
+    (repeat('long ', 51));
 -- what a slip in the encoding would hit
 CREATE TEMP TABLE decoy (id text);
 INSERT INTO decoy VALUES ('a'), ('b'), ('ab'), ('test_runs');

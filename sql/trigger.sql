@@ -448,10 +448,15 @@ SELECT count(*) FROM pg_temp.enqueued();
 --
 CREATE SERVER regress_other FOREIGN DATA WRAPPER pg_clerk;
 GRANT USAGE ON FOREIGN SERVER regress_other TO regress_trigger_owner;
+-- what the table's owner has set counts, not what another role has
+SET pg_clerk.server = 'regress_other';
+UPDATE regress_owned.orgs SET name = 'Still at clerk';
+SET ROLE regress_trigger_owner;
 SET pg_clerk.server = 'regress_other';
 UPDATE regress_owned.orgs SET name = 'Elsewhere';
+RESET ROLE;
 RESET pg_clerk.server;
-SELECT server, key FROM enterprise_connection_requests;
+SELECT server, key FROM enterprise_connection_requests ORDER BY id;
 SELECT count(*) FROM pg_temp.enqueued();
 
 --

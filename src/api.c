@@ -51,15 +51,28 @@ clerk_api_creates(ClerkEndpoint endpoint)
 	return endpoint == CLERK_CREATE;
 }
 
+void
+clerk_api_check_length(const char *what, const char *value)
+{
+	if (strlen(value) > CLERK_MAX_NAME_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is longer than %d bytes", what, CLERK_MAX_NAME_LENGTH),
+				 errdetail("It has %zu bytes.", strlen(value))));
+}
+
 /*
  * An id is opaque: whatever it holds, it must address exactly itself.
  */
 static char *
 encoded_id(const char *id)
 {
-	char	   *utf8 = pg_server_to_any(id, (int) strlen(id), PG_UTF8);
-	char	   *segment = clerk_url_segment(utf8);
+	char	   *utf8;
+	char	   *segment;
 
+	clerk_api_check_length("argument \"id\"", id);
+	utf8 = pg_server_to_any(id, (int) strlen(id), PG_UTF8);
+	segment = clerk_url_segment(utf8);
 	if (segment == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -125,6 +138,8 @@ clerk_api_request(const ClerkSettings *settings, const ClerkCall *call)
 	request->max_answer = settings->max_response_size;
 	request->ca_file = settings->ca_file;
 	request->proxy = settings->proxy;
+	request->proxy_user = settings->proxy_user;
+	request->proxy_password = settings->proxy_password;
 	return request;
 }
 
@@ -262,6 +277,8 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 	};
 	const char *fault = NULL;
 
+	if (settings->proxy_password != NULL)
+		subject.secrets = lappend(subject.secrets, settings->proxy_password);
 	call->result = NULL;
 	call->page = NULL;
 	call->report = NULL;

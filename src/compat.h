@@ -61,6 +61,45 @@ clerk_compat_json_is_valid(char *text, size_t len)
 #endif
 }
 
+/*
+ * Where a setting's value comes from, and which role has set it; for files
+ * that include utils/guc_tables.h.  14 does not remember the role: there,
+ * whoever asks has to note it.
+ */
+#ifdef GUC_TABLES_H
+
+#if PG_VERSION_NUM < 150000
+#define CLERK_NOTES_SETTER
+#endif
+
+/* The setting must exist.  What is returned stays where it is. */
+static inline const struct config_generic *
+clerk_compat_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, false, ERROR);
+#else
+	struct config_generic **settings = get_guc_variables();
+	int			i = 0;
+
+	while (strcmp(settings[i]->name, name) != 0)
+		i++;
+	return settings[i];
+#endif
+}
+
+static inline Oid
+clerk_compat_setter(const struct config_generic *setting, Oid noted)
+{
+#if PG_VERSION_NUM >= 150000
+	return setting->srole;
+#else
+	return noted;
+#endif
+}
+
+#endif							/* GUC_TABLES_H */
+
 /* Privileges on a foreign server; 16 made one function of all kinds. */
 #include "catalog/pg_foreign_server.h"
 #include "utils/acl.h"

@@ -11,6 +11,7 @@
 
 #include "catalog/pg_type.h"
 #include "connections.h"
+#include "default_server.h"
 #include "dispatch.h"
 #include "json.h"
 #include "mb/pg_wchar.h"
@@ -338,6 +339,7 @@ update_enterprise_connection(PG_FUNCTION_ARGS)
 
 	clerk_prevent_write("update_enterprise_connection()");
 	id = clerk_text_argument(fcinfo, 0, "id");
+	clerk_api_check_id(id);
 	settings = clerk_settings(clerk_server_argument(fcinfo, 2), CLERK_USE_WRITE);
 	params = clerk_read_params(settings, clerk_jsonb_argument(fcinfo, 1), NULL, CLERK_OPERATION_UPDATE);
 	(void) clerk_lock_id(settings->server_name, id);
@@ -375,6 +377,7 @@ delete_enterprise_connection(PG_FUNCTION_ARGS)
 
 	clerk_prevent_write("delete_enterprise_connection()");
 	id = clerk_text_argument(fcinfo, 0, "id");
+	clerk_api_check_id(id);
 	settings = clerk_settings(clerk_server_argument(fcinfo, 1), CLERK_USE_WRITE);
 	(void) clerk_lock_id(settings->server_name, id);
 	tracked = clerk_untrack(settings->server_name, id);
@@ -401,6 +404,7 @@ create_enterprise_connection_test_run(PG_FUNCTION_ARGS)
 
 	clerk_prevent_write("create_enterprise_connection_test_run()");
 	id = clerk_text_argument(fcinfo, 0, "id");
+	clerk_api_check_id(id);
 	settings = clerk_settings(clerk_server_argument(fcinfo, 1), CLERK_USE_WRITE);
 	run = clerk_call(settings, CLERK_CREATE_TEST_RUN, id, NULL, NIL, NULL);
 	PG_RETURN_TEXT_P(cstring_to_text(clerk_jsonb_string(run, "url")));

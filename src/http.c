@@ -577,6 +577,11 @@ set_method(ClerkHttpTransfer *transfer)
 	/* An empty string: not even what the environment says. */
 	SET_OPTION(CURLOPT_PROXY, request->proxy ? request->proxy : "");
 	SET_OPTION(CURLOPT_NOPROXY, "");
+	if (request->proxy != NULL && request->proxy_user != NULL)
+	{
+		SET_OPTION(CURLOPT_PROXYUSERNAME, request->proxy_user);
+		SET_OPTION(CURLOPT_PROXYPASSWORD, request->proxy_password ? request->proxy_password : "");
+	}
 
 	SET_OPTION(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET_OPTION(CURLOPT_SSL_VERIFYHOST, 2L);

@@ -47,6 +47,8 @@ typedef struct ClerkHttpRequest
 	size_t		max_answer;		/* bytes */
 	const char *ca_file;		/* NULL: the system's */
 	const char *proxy;			/* NULL: none */
+	const char *proxy_user;		/* NULL: none */
+	const char *proxy_password;
 
 	/* what became of it; valid once clerk_http_next has returned it */
 	ClerkHttpOutcome outcome;

@@ -292,6 +292,7 @@ upsert_enterprise_connection(PG_FUNCTION_ARGS)
 
 	clerk_prevent_write("upsert_enterprise_connection()");
 	upsert.key = clerk_text_argument(fcinfo, 0, "key");
+	clerk_api_check_length("argument \"key\"", upsert.key);
 	upsert.params = clerk_jsonb_argument(fcinfo, 1);
 	upsert.settings = clerk_settings(clerk_server_argument(fcinfo, 2), CLERK_USE_WRITE);
 	known = clerk_lock_key(upsert.settings->server_name, upsert.key);
@@ -323,6 +324,8 @@ adopt_enterprise_connection(PG_FUNCTION_ARGS)
 	clerk_prevent_write("adopt_enterprise_connection()");
 	key = clerk_text_argument(fcinfo, 0, "key");
 	id = clerk_text_argument(fcinfo, 1, "id");
+	clerk_api_check_length("argument \"key\"", key);
+	clerk_api_check_id(id);
 	settings = clerk_settings(clerk_server_argument(fcinfo, 2), CLERK_USE_WRITE);
 	known = clerk_lock_key(settings->server_name, key);
 	if (known != NULL && strcmp(known->id, id) != 0)

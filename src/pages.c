@@ -203,7 +203,12 @@ list_enterprise_connections(PG_FUNCTION_ARGS)
 
 		initStringInfo(&query);
 		if (!PG_ARGISNULL(0))
-			add_filter(&query, "organization_id", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+		{
+			char	   *organization = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+			clerk_api_check_length("argument \"organization_id\"", organization);
+			add_filter(&query, "organization_id", organization);
+		}
 		if (!PG_ARGISNULL(1))
 			add_filter(&query, "active", PG_GETARG_BOOL(1) ? "true" : "false");
 		context->user_fctx = clerk_pager(clerk_settings(clerk_server_argument(fcinfo, 3), CLERK_USE_READ),
@@ -226,6 +231,7 @@ list_enterprise_connection_test_runs(PG_FUNCTION_ARGS)
 		char	   *id = clerk_text_argument(fcinfo, 0, "id");
 		StringInfoData query;
 
+		clerk_api_check_id(id);
 		initStringInfo(&query);
 		if (!PG_ARGISNULL(1))
 		{
@@ -237,7 +243,12 @@ list_enterprise_connection_test_runs(PG_FUNCTION_ARGS)
 							  &elements, &nulls, &count);
 			for (int i = 0; i < count; i++)
 				if (!nulls[i])
-					add_filter(&query, "status", TextDatumGetCString(elements[i]));
+				{
+					char	   *status = TextDatumGetCString(elements[i]);
+
+					clerk_api_check_length("an element of argument \"status\"", status);
+					add_filter(&query, "status", status);
+				}
 		}
 		context->user_fctx = clerk_pager(clerk_settings(clerk_server_argument(fcinfo, 2), CLERK_USE_READ),
 										 CLERK_LIST_TEST_RUNS, id, query.data, -1);

@@ -848,6 +848,15 @@ make_body(Reader *reader, ClerkJson *json)
 
 	body->text = clerk_json_to_text(json, &body->len);
 	MemoryContextSwitchTo(caller);
+	if (body->len > CLERK_MAX_BODY)
+	{
+		add_fault(reader, NULL,
+				  psprintf("the request body has %zu bytes, but must not have more than %d",
+						   body->len, CLERK_MAX_BODY), NULL);
+		pfree(body->text);
+		pfree(body);
+		return NULL;
+	}
 	return body;
 }
 
@@ -879,6 +888,8 @@ read_top(Reader *reader, Jsonb *params, Jsonb *named)
 	result->body = make_body(reader, body);
 	if (patch)
 		result->patch = make_body(reader, patch);
+	if (result->faults != NIL)
+		result->body = result->patch = NULL;
 }
 
 ClerkParams *

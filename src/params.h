@@ -13,6 +13,12 @@
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
+/*
+ * A larger request body is a fault.  Clerk refuses one far below, and one of
+ * this size costs some fifty megabytes of memory until it is sent.
+ */
+#define CLERK_MAX_BODY (8 * 1024 * 1024)
+
 typedef enum ClerkOperation
 {
 	CLERK_OPERATION_CREATE = 1,

@@ -8,11 +8,11 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "default_server.h"
 #include "deliver.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "rollback.h"
-#include "settings.h"
 #include "utils/guc.h"
 #include "wake.h"
 #include "worker.h"
@@ -98,17 +98,7 @@ define_worker_settings(void)
 void
 _PG_init(void)
 {
-	/*
-	 * pg_clerk.server - the foreign server that is meant where a call names
-	 * none, so that an application with one Clerk instance never has to.
-	 */
-	DefineCustomStringVariable("pg_clerk.server",
-							   "Foreign server that is meant where a call names none.",
-							   NULL,
-							   &clerk_default_server,
-							   "clerk",
-							   PGC_USERSET, 0,
-							   NULL, NULL, NULL);
+	clerk_default_server_init();
 
 	/*
 	 * pg_clerk.on_rollback - what becomes of a connection that was created by

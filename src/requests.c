@@ -211,6 +211,8 @@ check_operation(const char *operation, Jsonb *params, const char *key, const cha
 		refuse(operation, "takes no params");
 	if (id != NULL)
 		clerk_api_check_id(id);
+	if (key != NULL)
+		clerk_api_check_length("argument \"key\"", key);
 }
 
 /*

@@ -58,10 +58,12 @@ clerk_rollback_note(const ClerkSettings *settings, const char *id)
 	{
 		ClerkCall	call = {.endpoint = CLERK_DELETE, .id = id};
 
-		/* All that it points to is copied here, but for two strings. */
+		/* All that it points to is copied here, but for these strings. */
 		note->request = clerk_api_request(settings, &call);
 		note->request->ca_file = settings->ca_file ? pstrdup(settings->ca_file) : NULL;
 		note->request->proxy = settings->proxy ? pstrdup(settings->proxy) : NULL;
+		note->request->proxy_user = settings->proxy_user ? pstrdup(settings->proxy_user) : NULL;
+		note->request->proxy_password = settings->proxy_password ? pstrdup(settings->proxy_password) : NULL;
 		note->request->caller = note;
 	}
 	notes = lappend(notes, note);

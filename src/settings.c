@@ -14,6 +14,9 @@
 #include "postgres.h"
 
 #include <ctype.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "access/htup_details.h"
 #include "access/reloptions.h"
@@ -25,6 +28,7 @@
 #include "closest.h"
 #include "commands/defrem.h"
 #include "compat.h"
+#include "default_server.h"
 #include "foreign/foreign.h"
 #include "locks.h"
 #include "miscadmin.h"
@@ -56,12 +60,13 @@
 /* A key is some 50 bytes; a longer file is no key file. */
 #define MAX_KEY_LENGTH 1024
 
+/* Of a proxy's user and password: what SOCKS5 (RFC 1929) can carry. */
+#define MAX_PROXY_LENGTH 255
+
 /* An answer ends up in one jsonb value, whose arrays hold 256 MB at most. */
 #define MAX_RESPONSE_SIZE (256 * 1024 * 1024 - 1)
 
 #define HOUR_MS (60 * 60 * 1000)
-
-char	   *clerk_default_server = NULL;
 
 typedef enum OptionKind
 {
@@ -80,6 +85,7 @@ typedef struct Option
 	Oid			catalog;		/* which statement may set it */
 	OptionKind	kind;
 	bool		reads_file;		/* only for those who may read files anyway */
+	bool		secret;			/* no message shows its value */
 	OptionCheck check;			/* of a string */
 	int			min;			/* of a number, in its unit */
 	int			max;
@@ -89,30 +95,34 @@ typedef struct Option
 static const char *check_api_url(const char *value);
 static const char *check_api_version(const char *value);
 static const char *check_secret_key(const char *value);
+static const char *check_proxy_user(const char *value);
+static const char *check_proxy_password(const char *value);
 static const char *check_file_name(const char *value);
 static const char *check_extra_params(const char *value);
 
 static const Option options[] = {
-	{"api_url", ForeignServerRelationId, OPTION_STRING, false, check_api_url, 0, 0, 0},
-	{"api_version", ForeignServerRelationId, OPTION_STRING, false, check_api_version, 0, 0, 0},
-	{"timeout", ForeignServerRelationId, OPTION_TIME, false, NULL,
+	{"api_url", ForeignServerRelationId, OPTION_STRING, false, false, check_api_url, 0, 0, 0},
+	{"api_version", ForeignServerRelationId, OPTION_STRING, false, false, check_api_version, 0, 0, 0},
+	{"timeout", ForeignServerRelationId, OPTION_TIME, false, false, NULL,
 	1, HOUR_MS, offsetof(ClerkSettings, timeout)},
-	{"connect_timeout", ForeignServerRelationId, OPTION_TIME, false, NULL,
+	{"connect_timeout", ForeignServerRelationId, OPTION_TIME, false, false, NULL,
 	1, HOUR_MS, offsetof(ClerkSettings, connect_timeout)},
-	{"max_retries", ForeignServerRelationId, OPTION_INT, false, NULL,
+	{"max_retries", ForeignServerRelationId, OPTION_INT, false, false, NULL,
 	0, 10, offsetof(ClerkSettings, max_retries)},
-	{"max_concurrency", ForeignServerRelationId, OPTION_INT, false, NULL,
+	{"max_concurrency", ForeignServerRelationId, OPTION_INT, false, false, NULL,
 	1, 500, offsetof(ClerkSettings, max_concurrency)},
-	{"rate_limit", ForeignServerRelationId, OPTION_INT, false, NULL,
+	{"rate_limit", ForeignServerRelationId, OPTION_INT, false, false, NULL,
 	0, 100000, offsetof(ClerkSettings, rate_limit)},
-	{"max_response_size", ForeignServerRelationId, OPTION_SIZE, false, NULL,
+	{"max_response_size", ForeignServerRelationId, OPTION_SIZE, false, false, NULL,
 	1024, MAX_RESPONSE_SIZE, offsetof(ClerkSettings, max_response_size)},
-	{"ca_file", ForeignServerRelationId, OPTION_STRING, true, check_file_name, 0, 0, 0},
-	{"proxy", ForeignServerRelationId, OPTION_STRING, false, clerk_url_proxy_fault, 0, 0, 0},
-	{"extra_params", ForeignServerRelationId, OPTION_STRING, false, check_extra_params, 0, 0, 0},
-	{"origin", ForeignServerRelationId, OPTION_STRING, false, clerk_origin_fault, 0, 0, 0},
-	{"secret_key", UserMappingRelationId, OPTION_STRING, false, check_secret_key, 0, 0, 0},
-	{"secret_key_file", UserMappingRelationId, OPTION_STRING, true, check_file_name, 0, 0, 0},
+	{"ca_file", ForeignServerRelationId, OPTION_STRING, true, false, check_file_name, 0, 0, 0},
+	{"proxy", ForeignServerRelationId, OPTION_STRING, false, false, clerk_url_proxy_fault, 0, 0, 0},
+	{"extra_params", ForeignServerRelationId, OPTION_STRING, false, false, check_extra_params, 0, 0, 0},
+	{"origin", ForeignServerRelationId, OPTION_STRING, false, false, clerk_origin_fault, 0, 0, 0},
+	{"secret_key", UserMappingRelationId, OPTION_STRING, false, true, check_secret_key, 0, 0, 0},
+	{"secret_key_file", UserMappingRelationId, OPTION_STRING, true, false, check_file_name, 0, 0, 0},
+	{"proxy_user", UserMappingRelationId, OPTION_STRING, false, true, check_proxy_user, 0, 0, 0},
+	{"proxy_password", UserMappingRelationId, OPTION_STRING, false, true, check_proxy_password, 0, 0, 0},
 };
 
 /* What is cached of a server: all but what must be looked at in each call. */
@@ -123,6 +133,7 @@ typedef struct CachedServer
 	MemoryContext context;		/* holds all that the struct below points to */
 	ClerkSettings settings;		/* secret_key is NULL if it is in a file */
 	char	   *secret_key_file;
+	Oid			owner;
 	bool		has_mapping;	/* a PUBLIC mapping exists */
 	bool		rate_limit_set;
 } CachedServer;
@@ -153,6 +164,15 @@ check_api_version(const char *value)
 	return "It must be a version such as 2026-05-12.";
 }
 
+static bool
+is_printable(const char *value, char first)
+{
+	for (const char *p = value; *p; p++)
+		if (*p < first || *p > '~')
+			return false;
+	return true;
+}
+
 static const char *
 check_secret_key(const char *value)
 {
@@ -160,12 +180,27 @@ check_secret_key(const char *value)
 
 	if (len == 0 || len > MAX_KEY_LENGTH)
 		return "It must be a secret key such as sk_live_... or sk_test_....";
-	for (const char *p = value; *p; p++)
-		if (*p <= ' ' || *p > '~')
-			return "It must consist of printable ASCII characters without spaces.";
+	if (!is_printable(value, '!'))
+		return "It must consist of printable ASCII characters without spaces.";
 	if (strncmp(value, "pk_", 3) == 0)
 		return "This is a publishable key; a secret key begins with sk_.";
 	return NULL;
+}
+
+static const char *
+check_proxy_password(const char *value)
+{
+	if (*value == '\0' || strlen(value) > MAX_PROXY_LENGTH || !is_printable(value, ' '))
+		return "It must be 1 to 255 printable ASCII characters.";
+	return NULL;
+}
+
+static const char *
+check_proxy_user(const char *value)
+{
+	if (strchr(value, ':') != NULL)
+		return "It must not have a colon: that would begin the password.";
+	return check_proxy_password(value);
 }
 
 static const char *
@@ -222,8 +257,48 @@ find_option(const char *name, Oid catalog)
 	return NULL;
 }
 
+/*
+ * Does a text look as if it held a key, or a URL with a password, where
+ * neither belongs?
+ */
+static bool
+looks_secret(const char *text)
+{
+	return strstr(text, "sk_") != NULL || strchr(text, '@') != NULL;
+}
+
+static bool
+hold_secret(List *given, Oid catalog)
+{
+	ListCell   *lc;
+
+	if (catalog == UserMappingRelationId)
+		return true;
+	foreach(lc, given)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (find_option(def->defname, UserMappingRelationId) != NULL ||
+			looks_secret(def->defname) || looks_secret(defGetString(def)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * For an error about options that hold a secret: the statement, in which it
+ * is, must not come along, neither in the log nor as the context of a function
+ * that has executed it.  (Whoever catches the error restores the stack.)
+ */
+static int
+hide_statement(void)
+{
+	error_context_stack = NULL;
+	return errhidestmt(true);
+}
+
 static void
-unknown_option(const char *name, Oid catalog)
+unknown_option(const char *name, Oid catalog, bool hidden)
 {
 	ClerkClosest search;
 	bool		of_mapping = catalog != UserMappingRelationId &&
@@ -238,9 +313,12 @@ unknown_option(const char *name, Oid catalog)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+			 looks_secret(name) ?
+			 errmsg("invalid name of an option") :
 			 errmsg("invalid option \"%s\"", name),
+			 hidden ? hide_statement() : 0,
 			 of_mapping ?
-			 errhint("Keys belong in the server's PUBLIC user mapping, which other roles cannot read: "
+			 errhint("Keys and passwords belong in the server's PUBLIC user mapping, which other roles cannot read: "
 					 "CREATE USER MAPPING FOR PUBLIC SERVER ... OPTIONS (%s '...').", name) :
 			 of_server ?
 			 errhint("\"%s\" is an option of the server: ALTER SERVER ... OPTIONS (%s '...').", name, name) :
@@ -251,31 +329,81 @@ unknown_option(const char *name, Oid catalog)
 			 0));
 }
 
+static bool
+may_read_files(Oid role)
+{
+	return superuser_arg(role) || has_privs_of_role(role, ROLE_PG_READ_SERVER_FILES);
+}
+
 static void
-check_option(const Option *option, const char *value)
+check_option(const Option *option, const char *value, bool hidden)
 {
 	const char *fault;
 	int			number;
 
-	if (option->reads_file && !superuser() &&
-		!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+	if (option->reads_file && !may_read_files(GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to set option \"%s\"", option->name),
 				 errdetail("The option makes the server read a file: only a superuser or a member of "
-						   "pg_read_server_files may set it, or change other options beside it.")));
+						   "pg_read_server_files may set it, or change other options beside it."),
+				 hidden ? hide_statement() : 0));
 
 	fault = option->kind == OPTION_STRING ? option->check(value) :
 		parse_number(option, value, &number);
 
-	/* No message shows a key, not even a wrong one, or a URL's password. */
 	if (fault != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 option->check == check_secret_key || strchr(value, '@') != NULL ?
+				 option->secret || looks_secret(value) ?
 				 errmsg("invalid value for option \"%s\"", option->name) :
 				 errmsg("invalid value for option \"%s\": \"%s\"", option->name, value),
-				 errhint("%s", fault)));
+				 errhint("%s", fault),
+				 hidden ? hide_statement() : 0));
+}
+
+static const char *
+given_value(List *given, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, given)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (strcmp(def->defname, name) == 0)
+			return defGetString(def);
+	}
+	return NULL;
+}
+
+/*
+ * Options that exclude or need each other.
+ */
+static void
+check_together(List *given, bool hidden)
+{
+	const char *api_url = given_value(given, "api_url");
+	const char *fault;
+
+	if (given_value(given, "secret_key") && given_value(given, "secret_key_file"))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("options \"secret_key\" and \"secret_key_file\" exclude each other"),
+				 hidden ? hide_statement() : 0));
+	if (given_value(given, "proxy_password") && !given_value(given, "proxy_user"))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"proxy_password\" needs the option \"proxy_user\""),
+				 hidden ? hide_statement() : 0));
+	if (api_url != NULL && given_value(given, "proxy") &&
+		!clerk_url_is_encrypted(clerk_url_base(api_url, &fault)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("options \"proxy\" and \"api_url\" exclude each other if the latter is an http:// address"),
+				 errdetail("The secret key would travel to the proxy unencrypted."),
+				 errhint("http:// is only for a loopback address, which needs no proxy."),
+				 hidden ? hide_statement() : 0));
 }
 
 /*
@@ -287,8 +415,7 @@ pg_clerk_validator(PG_FUNCTION_ARGS)
 {
 	List	   *given = untransformRelOptions(PG_GETARG_DATUM(0));
 	Oid			catalog = PG_GETARG_OID(1);
-	bool		key = false;
-	bool		key_file = false;
+	bool		hidden = hold_secret(given, catalog);
 	ListCell   *lc;
 
 	foreach(lc, given)
@@ -297,16 +424,10 @@ pg_clerk_validator(PG_FUNCTION_ARGS)
 		const Option *option = find_option(def->defname, catalog);
 
 		if (option == NULL)
-			unknown_option(def->defname, catalog);
-		check_option(option, defGetString(def));
-		key |= strcmp(option->name, "secret_key") == 0;
-		key_file |= strcmp(option->name, "secret_key_file") == 0;
+			unknown_option(def->defname, catalog, hidden);
+		check_option(option, defGetString(def), hidden);
 	}
-
-	if (key && key_file)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("options \"secret_key\" and \"secret_key_file\" exclude each other")));
+	check_together(given, hidden);
 
 	/* Whoever waits because the old ones do not work goes on with these. */
 	clerk_wake_at_commit();
@@ -352,7 +473,7 @@ apply_option(CachedServer *entry, const char *name, const char *value, Oid catal
 	const char *fault = NULL;
 
 	if (option == NULL)
-		unknown_option(name, catalog);
+		unknown_option(name, catalog, false);
 	if (option->kind != OPTION_STRING)
 		fault = parse_number(option, value, (int *) ((char *) settings + option->offset));
 	else if (strcmp(name, "api_url") == 0)
@@ -371,6 +492,10 @@ apply_option(CachedServer *entry, const char *name, const char *value, Oid catal
 		settings->secret_key = pstrdup(value);
 	else if (strcmp(name, "secret_key_file") == 0)
 		entry->secret_key_file = pstrdup(value);
+	else if (strcmp(name, "proxy_user") == 0)
+		settings->proxy_user = pstrdup(value);
+	else if (strcmp(name, "proxy_password") == 0)
+		settings->proxy_password = pstrdup(value);
 
 	if (strcmp(name, "rate_limit") == 0)
 		entry->rate_limit_set = true;
@@ -431,6 +556,7 @@ load_server(CachedServer *entry, ForeignServer *server)
 	MemoryContextReset(entry->context);
 
 	entry->secret_key_file = NULL;
+	entry->owner = server->owner;
 	entry->has_mapping = false;
 	entry->rate_limit_set = false;
 
@@ -573,6 +699,71 @@ no_key(const CachedServer *entry)
 					 entry->has_mapping ? "ADD " : "")));
 }
 
+static const char key_file_hint[] = "See the option secret_key_file of the server's PUBLIC user mapping.";
+
+/*
+ * The server's owner decides where the key goes: it can change api_url and
+ * proxy.  So a file's key goes only where an owner sends it who could have
+ * read the file.  That holds at each use, however the owner got the server and
+ * whenever its options were set.
+ */
+static void
+check_key_file_owner(const CachedServer *entry)
+{
+	if (!may_read_files(entry->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the secret key of server \"%s\" is in a file, which the server's owner may not read",
+						entry->settings.server_name),
+				 errdetail("The owner can have the key sent anywhere, so it must be a superuser, or a member of pg_read_server_files."),
+				 errhint("Use the option secret_key instead; or check where the server's options lead, and then "
+						 "give the server to another owner, or the owner the membership.")));
+}
+
+static void
+key_file_failed(const CachedServer *entry, const char *did)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not %s the file with the secret key of server \"%s\": %m",
+					did, entry->settings.server_name),
+			 errhint("%s", key_file_hint)));
+}
+
+/*
+ * Read at most so many bytes of the key's file.  It must be a regular file:
+ * opening or reading anything else, such as a named pipe, may take for ever,
+ * and cannot be interrupted.
+ */
+static size_t
+read_key_bytes(const CachedServer *entry, char *buf, size_t size)
+{
+	int			fd = OpenTransientFile(entry->secret_key_file,
+									   O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | PG_BINARY);
+	struct stat st;
+	size_t		len = 0;
+	ssize_t		n;
+
+	if (fd < 0 || fstat(fd, &st) != 0)
+		key_file_failed(entry, "open");
+	if (!S_ISREG(st.st_mode))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the file with the secret key of server \"%s\" is not a regular file",
+						entry->settings.server_name),
+				 errhint("%s", key_file_hint)));
+	while (len < size && (n = read(fd, buf + len, size - len)) != 0)
+	{
+		if (n > 0)
+			len += n;
+		else if (errno != EINTR)
+			key_file_failed(entry, "read");
+		CHECK_FOR_INTERRUPTS();
+	}
+	CloseTransientFile(fd);
+	return len;
+}
+
 /*
  * Read the key's file anew at each use, so that a rotated key is taken up.
  * Messages do not name the file: whoever has USAGE sees them.
@@ -581,24 +772,9 @@ static char *
 read_key_file(const CachedServer *entry)
 {
 	const char *name = entry->settings.server_name;
-	const char *hint = "See the option secret_key_file of the server's PUBLIC user mapping.";
 	char		buf[MAX_KEY_LENGTH + 2];
-	size_t		len;
-	FILE	   *file = AllocateFile(entry->secret_key_file, "r");
+	size_t		len = read_key_bytes(entry, buf, sizeof(buf) - 1);
 	const char *fault;
-
-	if (file == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("could not open the file with the secret key of server \"%s\": %m", name),
-				 errhint("%s", hint)));
-	len = fread(buf, 1, sizeof(buf) - 1, file);
-	if (ferror(file))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("could not read the file with the secret key of server \"%s\": %m", name),
-				 errhint("%s", hint)));
-	FreeFile(file);
 
 	while (len > 0 && isspace((unsigned char) buf[len - 1]))
 		len--;
@@ -609,7 +785,7 @@ read_key_file(const CachedServer *entry)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the file with the secret key of server \"%s\" does not hold a key", name),
 				 errdetail("%s", fault),
-				 errhint("%s", hint)));
+				 errhint("%s", key_file_hint)));
 	return pstrdup(buf);
 }
 
@@ -632,10 +808,41 @@ copy_settings(const ClerkSettings *from)
 	to->secret_key = copy_string(from->secret_key);
 	to->ca_file = copy_string(from->ca_file);
 	to->proxy = copy_string(from->proxy);
+	to->proxy_user = copy_string(from->proxy_user);
+	to->proxy_password = copy_string(from->proxy_password);
 	to->extra_params = NIL;
 	foreach(lc, from->extra_params)
 		to->extra_params = lappend(to->extra_params, pstrdup(lfirst(lc)));
 	return to;
+}
+
+/*
+ * The way to Clerk, once more at each use: the options may have been checked by
+ * another release's validator, and a file can change at any time.
+ */
+static void
+check_way(const ClerkSettings *settings)
+{
+	struct stat st;
+
+	if (settings->proxy != NULL && !clerk_url_is_encrypted(settings->base_url))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("server \"%s\" has a proxy, and an api_url of http://", settings->server_name),
+				 errdetail("The secret key would travel to the proxy unencrypted; nothing was sent to Clerk."),
+				 errhint("The server's owner drops one of them: ALTER SERVER %s OPTIONS (DROP proxy).",
+						 quote_identifier(settings->server_name))));
+
+	/*
+	 * libcurl opens the file by itself, and would wait for ever for a named
+	 * pipe.  A file that cannot be opened at all is an error there.
+	 */
+	if (settings->ca_file != NULL && stat(settings->ca_file, &st) == 0 && !S_ISREG(st.st_mode))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the file with the CA certificates of server \"%s\" is not a regular file",
+						settings->server_name),
+				 errhint("See the option ca_file of the server.")));
 }
 
 static ClerkSettings *
@@ -650,7 +857,7 @@ with_rate_limit(ClerkSettings *settings, const CachedServer *entry)
 ClerkSettings *
 clerk_settings(const char *server_name, ClerkUse use)
 {
-	const char *name = server_name ? server_name : clerk_default_server;
+	const char *name = server_name ? server_name : clerk_default_server_name();
 	CachedServer *entry;
 	ClerkSettings *settings;
 
@@ -662,8 +869,12 @@ clerk_settings(const char *server_name, ClerkUse use)
 		settings->secret_key = NULL;
 		return settings;
 	}
+	check_way(settings);
 	if (entry->secret_key_file != NULL)
+	{
+		check_key_file_owner(entry);
 		settings->secret_key = read_key_file(entry);
+	}
 	if (settings->secret_key == NULL)
 		no_key(entry);
 	(void) with_rate_limit(settings, entry);

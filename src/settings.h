@@ -26,6 +26,8 @@ typedef struct ClerkSettings
 	int			max_response_size;	/* bytes */
 	char	   *ca_file;		/* NULL: the system's */
 	char	   *proxy;			/* NULL: none */
+	char	   *proxy_user;		/* printable ASCII; NULL: none */
+	char	   *proxy_password; /* the same; must never be shown */
 	List	   *extra_params;	/* of char *, see params.h */
 	ClerkOrigin origin;			/* is this the database that it was armed for? */
 	int64		version;		/* see clerk_settings_version */
@@ -38,15 +40,12 @@ typedef enum ClerkUse
 	CLERK_USE_ENQUEUE			/* needs neither a key nor to be armed */
 } ClerkUse;
 
-/* The value of pg_clerk.server. */
-extern char *clerk_default_server;
-
 /*
  * Resolve a server's settings for a call at once by the current user.  NULL
- * means the server that pg_clerk.server names.  Throws 42704 (no such
- * server), 42809 (not a pg_clerk server), 42501 (no USAGE), 55000 (no key, or
- * not armed for this database).  The result, in the current memory context, is
- * the caller's own copy.
+ * means the server that pg_clerk.server names, see default_server.h.  Throws
+ * 42704 (no such server), 42809 (not a pg_clerk server), 42501 (no USAGE),
+ * 55000 (no key, or none that may be sent there; not armed for this database).
+ * The result, in the current memory context, is the caller's own copy.
  */
 extern ClerkSettings *clerk_settings(const char *server_name, ClerkUse use);
 

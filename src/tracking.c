@@ -15,6 +15,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "api.h"
 #include "catalog.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -346,6 +347,7 @@ track_enterprise_connection(PG_FUNCTION_ARGS)
 {
 	Jsonb	   *connection;
 	JsonbValue	buf;
+	char	   *key;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -356,8 +358,11 @@ track_enterprise_connection(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the connection must be an object with an id")));
-	clerk_track(connection, NameStr(*PG_GETARG_NAME(1)),
-				PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	key = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	clerk_api_check_length("the connection's id", clerk_jsonb_string(connection, "id"));
+	if (key != NULL)
+		clerk_api_check_length("argument \"key\"", key);
+	clerk_track(connection, NameStr(*PG_GETARG_NAME(1)), key);
 	PG_RETURN_VOID();
 }
 

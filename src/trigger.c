@@ -1104,7 +1104,9 @@ row_params(Change *change, const ClerkSettings *settings, bool activate)
 		appendStringInfoString(&json, json.len > 1 ? ",\"active\":true}" : "\"active\":true}");
 	}
 	params = DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
-	if (!plan->checked)
+
+	/* A character may become four bytes on the way. */
+	if (!plan->checked || json.len > CLERK_MAX_BODY / 4)
 		params = JsonbPGetDatum(clerk_check_request_params(settings, "upsert", DatumGetJsonbP(params)));
 	foreach(lc, change->late_nulls)
 	{
@@ -1307,6 +1309,14 @@ sync_row(Change *change)
 		return false;
 
 	change->key = row_key(plan, change->new != NULL ? change->new : change->old);
+	if (strlen(change->key) > CLERK_MAX_NAME_LENGTH)
+	{
+		/* From before the trigger was made: there is nothing to take back. */
+		if (!ready)
+			return false;
+		clerk_api_check_length(psprintf("the key that trigger \"%s\" makes of column \"%s\"",
+										plan->trigger, plan->key->name), change->key);
+	}
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 	settings = clerk_settings(plan->server, CLERK_USE_ENQUEUE);

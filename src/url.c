@@ -15,6 +15,9 @@
 
 #include "url.h"
 
+/* What is appended to an api_url, behind /v1. */
+#define ENDPOINT "/enterprise_connections"
+
 /*
  * The parts of a URL.  They are copied out of curl's memory at once, so that
  * nothing of curl's is held while something here may throw.
@@ -88,6 +91,11 @@ url_parse(const char *url, unsigned int flags, UrlParts *parts)
 /*
  * Does the host part name this machine for certain?  Only then may a key go
  * over an unencrypted connection.  (curl resolves localhost by itself.)
+ *
+ * The host is as curl's parser gives it, and that is what requests are sent
+ * to: it has made 127.0.0.1 of spellings such as 127.1 and 0x7f000001.  What
+ * is left in another form, such as "localhost." or [::ffff:127.0.0.1], is
+ * refused, although it may be a loopback address.
  */
 static bool
 host_is_loopback(const char *host)
@@ -115,6 +123,21 @@ trim_path(char *path)
 		path[--len] = '\0';
 }
 
+/*
+ * Does a path hold the endpoint's own segment?  Requests would go to
+ * .../enterprise_connections/v1/enterprise_connections, where nothing is.
+ */
+static bool
+has_endpoint(const char *path)
+{
+	const size_t len = strlen(ENDPOINT);
+
+	for (const char *p = strstr(path, ENDPOINT); p != NULL; p = strstr(p + len, ENDPOINT))
+		if (p[len] == '\0' || p[len] == '/')
+			return true;
+	return false;
+}
+
 char *
 clerk_url_base(const char *api_url, const char **fault)
 {
@@ -131,6 +154,8 @@ clerk_url_base(const char *api_url, const char **fault)
 		*fault = "It must not hold a user name or a password.";
 	else if (parts.query != NULL || parts.fragment != NULL)
 		*fault = "It must not have a query or a fragment.";
+	else if (has_endpoint(parts.path))
+		*fault = "It must end before " ENDPOINT ", which is appended: https://api.clerk.com, for example.";
 	if (*fault != NULL)
 		return NULL;
 
@@ -138,6 +163,12 @@ clerk_url_base(const char *api_url, const char **fault)
 	return psprintf("%s://%s%s%s%s/v1", parts.scheme, parts.host,
 					parts.port ? ":" : "", parts.port ? parts.port : "",
 					parts.path);
+}
+
+bool
+clerk_url_is_encrypted(const char *base_url)
+{
+	return strncmp(base_url, "https:", 6) == 0;
 }
 
 const char *
@@ -151,7 +182,11 @@ clerk_url_proxy_fault(const char *proxy)
 	if (!url_parse(proxy, CURLU_NON_SUPPORT_SCHEME, &parts) || parts.host == NULL)
 		return "It must be a URL such as http://proxy.example:3128.";
 	if (parts.user != NULL)
-		return "It must not hold a user name or a password: every role can read the options of a server.";
+		return "It must not hold a user name or a password, as every role can read the options of a server: "
+			"set proxy_user and proxy_password in the server's PUBLIC user mapping.";
+	if (parts.query != NULL || parts.fragment != NULL ||
+		(parts.path != NULL && strcmp(parts.path, "/") != 0))
+		return "It must not have a path, a query or a fragment.";
 	for (size_t i = 0; i < lengthof(schemes); i++)
 		if (strcmp(parts.scheme, schemes[i]) == 0)
 			return NULL;

@@ -16,6 +16,12 @@
 extern char *clerk_url_base(const char *api_url, const char **fault);
 
 /*
+ * Is what such a base URL is sent encrypted?  If not, it is a loopback
+ * address, and the request must not leave this machine by way of a proxy.
+ */
+extern bool clerk_url_is_encrypted(const char *base_url);
+
+/*
  * Check a proxy's URL.  Returns NULL if it is good, else a sentence.
  */
 extern const char *clerk_url_proxy_fault(const char *proxy);
