@@ -1,7 +1,7 @@
 -- pg_clerk.server in code that runs with the rights of another role: a caller
 -- must not choose among that role's servers.
 SELECT mock.reset('{"profile": "lenient"}');
-TRUNCATE enterprise_connections, enterprise_connection_origins;
+TRUNCATE enterprise_connections;
 \set VERBOSITY default
 SET client_min_messages = warning;      -- no "drop cascades to"
 SELECT current_user AS superuser \gset

@@ -1,7 +1,7 @@
 -- Where the secret key goes, and where it must not: http:// and proxies, key
 -- files and who owns the server, and what an error brings along.
 SELECT mock.reset('{"profile": "lenient", "secret_keys": ["sk_test_mock", "sk_test_file"]}');
-TRUNCATE enterprise_connections, enterprise_connection_origins;
+TRUNCATE enterprise_connections;
 \set VERBOSITY default
 SET client_min_messages = warning;      -- no "drop cascades to"
 SELECT url FROM mock.server \gset
@@ -223,7 +223,6 @@ SELECT state FROM pg_temp.ask('regress_app');
 RESET statement_timeout;
 
 DROP SERVER regress_file, regress_loop CASCADE;
-DELETE FROM enterprise_connection_origins WHERE server LIKE 'regress%';
 TRUNCATE enterprise_connections;
 DROP OWNED BY regress_owner, regress_reader, regress_app;
 DROP ROLE regress_owner, regress_reader, regress_app;
