@@ -18,6 +18,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
+#include "guard.h"
 #include "miscadmin.h"
 #include "origin.h"
 #include "statements.h"

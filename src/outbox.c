@@ -63,7 +63,7 @@ static ClerkStatement servers_statement = {
 
 static ClerkStatement claim_statement = {
 	.text = "SELECT " ROW_COLUMNS " FROM %1$s.enterprise_connection_claim($1, $2, $3, $4,"
-	" pg_catalog.make_interval(secs => $5)) c",
+	" pg_catalog.make_interval(secs => $5), NULL::pg_catalog.timestamptz) c",
 	.nargs = 5,
 	.args = {NAMEOID, INT4OID, INT4OID, NAMEOID, FLOAT8OID},
 };

@@ -1,6 +1,52 @@
 \echo Use "CREATE EXTENSION pg_clerk" to load this file. \quit
 
 /*
+ * CREATE EXTENSION puts the extension's schema first in search_path, and there
+ * anybody may have functions and operators of the names that are used here,
+ * with arguments that match better than those of pg_catalog: they would run as
+ * the superuser who installs.  So each script, an upgrade script too, begins
+ * with this statement, and names of the extension's own are qualified.  LOCAL:
+ * CREATE EXTENSION restores the path.
+ */
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+/*
+ * The bodies of functions have the schema's name as text, so it must stay what
+ * it is.  The library compares this body with the present name, and runs
+ * nothing if they differ; the event trigger says so when the schema is
+ * renamed.  (Event triggers can be disabled.)
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_schema() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$SELECT '@extschema@'$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_schema()
+IS 'the schema that the extension was installed in; for pg_clerk''s own use';
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_schema() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.enterprise_connection_ddl_schema() RETURNS event_trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c
+			JOIN pg_extension e ON e.extname = 'pg_clerk' AND e.extnamespace = c.objid
+		WHERE c.classid = 'pg_namespace'::regclass AND e.extnamespace::regnamespace::text <> '@extschema@')
+	THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = 'schema @extschema@ of extension "pg_clerk" cannot be renamed',
+			DETAIL = 'The extension''s functions have the name that the schema had when it was installed.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_ddl_schema()
+IS 'event trigger function: refuses to rename the extension''s schema';
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_ddl_schema() FROM PUBLIC;
+
+CREATE EVENT TRIGGER enterprise_connection_ddl_schema ON ddl_command_end WHEN TAG IN ('ALTER SCHEMA')
+EXECUTE FUNCTION @extschema@.enterprise_connection_ddl_schema();
+COMMENT ON EVENT TRIGGER enterprise_connection_ddl_schema
+IS 'refuses to rename the extension''s schema';
+
+/*
  * The foreign data wrapper: a server is a Clerk instance, its PUBLIC user
  * mapping holds the instance's secret key.  No handler: there are no foreign
  * tables.
@@ -109,8 +155,12 @@ GRANT SELECT ON @extschema@.enterprise_connection_origins TO PUBLIC;
  * What is known of a connection after an answer: an answer can lack members
  * that an earlier one had (Clerk leaves details out of some), so what is
  * absent stays, also inside saml_connection and oauth_config.
+ *
+ * It is called by its name, so it is in pg_catalog: in the extension's schema,
+ * somebody could have one with an argument more that has a default, and a call
+ * would be ambiguous.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_merge(known jsonb, answer jsonb) RETURNS jsonb
+CREATE FUNCTION pg_catalog.enterprise_connection_merge(known jsonb, answer jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT $1 || $2
@@ -119,7 +169,7 @@ BEGIN ATOMIC
 		|| CASE WHEN jsonb_typeof($1->'oauth_config') = 'object' AND jsonb_typeof($2->'oauth_config') = 'object'
 			THEN jsonb_build_object('oauth_config', ($1->'oauth_config') || ($2->'oauth_config')) ELSE '{}' END;
 END;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_merge(jsonb, jsonb)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_merge(jsonb, jsonb)
 IS 'a known connection with a newer answer; for pg_clerk''s own use';
 
 CREATE FUNCTION @extschema@.track_enterprise_connection(connection jsonb, server name, key text DEFAULT NULL)
@@ -127,7 +177,7 @@ RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.track_enterprise_connection(jsonb, name, text)
 IS 'inserts or updates a tracking row from a connection as Clerk''s API answers it; for pg_clerk''s own use';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_merge(jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_merge(jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.track_enterprise_connection(jsonb, name, text) FROM PUBLIC;
 
 

@@ -26,6 +26,7 @@
 #include "commands/defrem.h"
 #include "compat.h"
 #include "foreign/foreign.h"
+#include "guard.h"
 #include "miscadmin.h"
 #include "origin.h"
 #include "params.h"
@@ -642,6 +643,8 @@ clerk_settings(const char *server_name, ClerkUse use)
 
 	entry = cached_server(usable_server(name));
 	settings = copy_settings(&entry->settings);
+	if (use != CLERK_USE_READ)
+		clerk_check_tables();
 	if (use == CLERK_USE_ENQUEUE)
 	{
 		/* Key and network are the worker's concern. */
