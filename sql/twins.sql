@@ -122,12 +122,26 @@ ROLLBACK;
 -- An overload beside a function that the extension calls: with one argument
 -- more, that has a default, a call could mean either.  So such functions are
 -- where nobody else can put one.
-CREATE FUNCTION clerk.enterprise_connection_merge(known jsonb, answer jsonb, "more" int DEFAULT 0) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE AS $$BEGIN PERFORM clerk.spring('merge'); RETURN $1; END$$;
-CREATE FUNCTION clerk.enterprise_connection_merge(known jsonb, answer jsonb) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE AS $$BEGIN PERFORM clerk.spring('merge'); RETURN $1; END$$;
+DO $$
+DECLARE
+    f record;
+BEGIN
+    FOR f IN SELECT p.proname AS name, (SELECT string_agg(format_type(t, NULL), ', ' ORDER BY n) FROM unnest(p.proargtypes) WITH ORDINALITY a (t, n)) AS arguments
+        FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+            JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+        WHERE e.extname = 'pg_clerk' AND NOT has_function_privilege('regress_mallory', p.oid, 'EXECUTE') AND p.pronargs > 0
+    LOOP
+        SET LOCAL ROLE regress_mallory;
+        EXECUTE format('CREATE FUNCTION clerk.%I(%s, "more" integer DEFAULT 0) RETURNS text LANGUAGE plpgsql IMMUTABLE AS %L',
+                       f.name, f.arguments, format('BEGIN PERFORM clerk.spring(%L); RETURN NULL; END', f.name));
+        RESET ROLE;
+    END LOOP;
+END
+$$;
+SELECT count(*) > 10 AS many FROM pg_proc WHERE pronamespace = 'clerk'::regnamespace AND proname LIKE 'enterprise\_connection\_%'
+    AND proowner = 'regress_mallory'::regrole;
 SET ROLE regress_mallory;
-CREATE FUNCTION pg_catalog.enterprise_connection_merge(known jsonb, answer jsonb, "more" int DEFAULT 0) RETURNS jsonb
+CREATE FUNCTION pg_catalog.enterprise_connection_merge(known jsonb, answer jsonb, "more" integer DEFAULT 0) RETURNS jsonb
 LANGUAGE sql IMMUTABLE AS 'SELECT $1';
 RESET ROLE;
 

@@ -142,7 +142,7 @@ static void
 release_held(NameData *server)
 {
 	static ClerkStatement release_statement = {
-		.text = "SELECT %1$s.enterprise_connection_release($1)",
+		.text = "SELECT pg_catalog.enterprise_connection_release($1)",
 		.nargs = 1,
 		.args = {NAMEOID},
 	};

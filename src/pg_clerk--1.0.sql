@@ -7,6 +7,10 @@
  * the superuser who installs.  So each script, an upgrade script too, begins
  * with this statement, and names of the extension's own are qualified.  LOCAL:
  * CREATE EXTENSION restores the path.
+ *
+ * Functions that statements and functions of the extension call are in
+ * pg_catalog: in the extension's schema, somebody could have one with an
+ * argument more that has a default, and the call would be ambiguous.
  */
 SET LOCAL search_path = pg_catalog, pg_temp;
 
@@ -155,10 +159,6 @@ GRANT SELECT ON @extschema@.enterprise_connection_origins TO PUBLIC;
  * What is known of a connection after an answer: an answer can lack members
  * that an earlier one had (Clerk leaves details out of some), so what is
  * absent stays, also inside saml_connection and oauth_config.
- *
- * It is called by its name, so it is in pg_catalog: in the extension's schema,
- * somebody could have one with an argument more that has a default, and a call
- * would be ambiguous.
  */
 CREATE FUNCTION pg_catalog.enterprise_connection_merge(known jsonb, answer jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -642,7 +642,7 @@ ALTER TABLE @extschema@.enterprise_connection_pauses ENABLE ROW LEVEL SECURITY;
  * The parameters of two upserts of a key, one after the other: what the newer
  * one has counts, and what only the older one has stays.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_params_merge(older jsonb, newer jsonb) RETURNS jsonb
+CREATE FUNCTION pg_catalog.enterprise_connection_params_merge(older jsonb, newer jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT $1 || $2
@@ -651,21 +651,21 @@ BEGIN ATOMIC
 		|| CASE WHEN jsonb_typeof($1->'oidc') = 'object' AND jsonb_typeof($2->'oidc') = 'object'
 			THEN jsonb_build_object('oidc', ($1->'oidc') || ($2->'oidc')) ELSE '{}' END;
 END;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_params_merge(jsonb, jsonb)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_params_merge(jsonb, jsonb)
 IS 'the parameters of two upserts in a row; for pg_clerk''s own use';
 
-CREATE FUNCTION @extschema@.enterprise_connection_without_secrets(params jsonb) RETURNS jsonb
+CREATE FUNCTION pg_catalog.enterprise_connection_without_secrets(params jsonb) RETURNS jsonb
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_without_secrets(jsonb)
 IS 'parameters without the values that are secret';
 
-CREATE FUNCTION @extschema@.enterprise_connection_domains(params jsonb) RETURNS text[]
+CREATE FUNCTION pg_catalog.enterprise_connection_domains(params jsonb) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT ARRAY(SELECT lower(d.value) FROM jsonb_array_elements_text(CASE jsonb_typeof($1->'domains')
 		WHEN 'array' THEN $1->'domains' ELSE '[]' END) WITH ORDINALITY d (value, n) ORDER BY d.n);
 END;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_domains(jsonb)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_domains(jsonb)
 IS 'the domains that parameters name, as Clerk writes them; for pg_clerk''s own use';
 
 /*
@@ -679,7 +679,7 @@ IS 'the domains that parameters name, as Clerk writes them; for pg_clerk''s own 
  * is a range: with equality it would be left out of the order, and all requests
  * might be gone through in the order of their ids.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_advance_lane(lane text, server name) RETURNS boolean
+CREATE FUNCTION pg_catalog.enterprise_connection_advance_lane(lane text, server name) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -710,7 +710,7 @@ BEGIN
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_advance_lane(text, name)
 IS 'lets the first request of a lane go on; for pg_clerk''s own use';
 
 /*
@@ -718,7 +718,7 @@ IS 'lets the first request of a lane go on; for pg_clerk''s own use';
  * can have been put behind one that was finished before it was committed.
  * Goes on after the lane given, so many lanes a call; NULL at the end.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_sweep_lanes(INOUT lane text, INOUT server name, IN lanes integer)
+CREATE FUNCTION pg_catalog.enterprise_connection_sweep_lanes(INOUT lane text, INOUT server name, IN lanes integer)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -740,12 +740,12 @@ BEGIN
 			AND q.state IN ('queued', 'sending', 'in_doubt')
 		ORDER BY q.lane, q.server, q.id LIMIT 1;
 		IF head.state = 'queued' AND head.next_attempt_at = 'infinity' THEN
-			PERFORM @extschema@.enterprise_connection_advance_lane(next.lane, next.server);
+			PERFORM pg_catalog.enterprise_connection_advance_lane(next.lane, next.server);
 		END IF;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_sweep_lanes(text, name, integer)
 IS 'lets requests go on that stand behind nothing; for pg_clerk''s own use';
 
 /*
@@ -761,7 +761,7 @@ IS 'lets requests go on that stand behind nothing; for pg_clerk''s own use';
  * Where that ends it, the others are looked for from the newest on.  So there
  * may be more to do even if nothing was claimed.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_claim(server name, wanted integer, claimer integer, role name, lease interval,
+CREATE FUNCTION pg_catalog.enterprise_connection_claim(server name, wanted integer, claimer integer, role name, lease interval,
 	newest_before timestamptz DEFAULT NULL)
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -833,10 +833,10 @@ BEGIN
 				EXIT WHEN budget <= 0;
 				UPDATE @extschema@.enterprise_connection_requests q
 				SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(), awaits = NULL,
-					params = @extschema@.enterprise_connection_without_secrets(q.params)
+					params = pg_catalog.enterprise_connection_without_secrets(q.params)
 				WHERE q.id = due.id;
 				UPDATE @extschema@.enterprise_connection_requests q
-				SET params = @extschema@.enterprise_connection_params_merge(due.params, q.params), next_attempt_at = clock_timestamp()
+				SET params = pg_catalog.enterprise_connection_params_merge(due.params, q.params), next_attempt_at = clock_timestamp()
 				WHERE q.id = next.id RETURNING * INTO due;
 			END LOOP;
 			EXIT WHEN budget <= 0;
@@ -876,18 +876,18 @@ BEGIN
 	END LOOP;
 	CLOSE rows;
 	IF budget <= 0 AND claimed < $2 AND $6 IS NULL THEN
-		RETURN QUERY SELECT * FROM @extschema@.enterprise_connection_claim($1, $2 - claimed, $3, $4, $5, moment);
+		RETURN QUERY SELECT * FROM pg_catalog.enterprise_connection_claim($1, $2 - claimed, $3, $4, $5, moment);
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval, timestamptz)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_claim(name, integer, integer, name, interval, timestamptz)
 IS 'claims requests for delivery; for pg_clerk''s own use';
 
 /*
  * Those that wait for what a request gives up may try again.  Who is just
  * being looked at by another process will see for himself, a little later.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_wake(request bigint) RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_wake(request bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
@@ -899,14 +899,14 @@ BEGIN
 		WHERE w.awaits = $1 AND w.state || '' = 'queued' AND w.next_attempt_at < 'infinity' FOR UPDATE SKIP LOCKED));
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_wake(bigint)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_wake(bigint)
 IS 'lets requests go on that wait for another; for pg_clerk''s own use';
 
 /*
  * The same for those that nobody has woken: what they wait for was superseded,
  * cancelled or purged, or they were locked just then.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_wake_missed() RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_wake_missed() RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -923,7 +923,7 @@ BEGIN
 		ORDER BY w.awaits LIMIT 1000 FOR UPDATE SKIP LOCKED));
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_wake_missed()
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_wake_missed()
 IS 'lets requests go on that wait for a finished one; for pg_clerk''s own use';
 
 /*
@@ -944,7 +944,7 @@ IS 'lets requests go on that wait for a finished one; for pg_clerk''s own use';
  * to this request.  (Edges of those that are being sent do not count: they will
  * look for themselves.)
  */
-CREATE FUNCTION @extschema@.enterprise_connection_in_the_way(
+CREATE FUNCTION pg_catalog.enterprise_connection_in_the_way(
 	request bigint, by_organization boolean, OUT verdict text, OUT awaits bigint, OUT keeps jsonb)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 -- a lane can be long: its index has the order
@@ -963,7 +963,7 @@ DECLARE
 	oldest   bigint;
 BEGIN
 	SELECT * INTO me FROM @extschema@.enterprise_connection_requests q WHERE q.id = $1;
-	mine := @extschema@.enterprise_connection_domains(me.params);
+	mine := pg_catalog.enterprise_connection_domains(me.params);
 
 	-- of each connection that is in the way, the first request that makes room
 	FOR holder IN
@@ -986,7 +986,7 @@ BEGIN
 				-- nobody looks further behind: it may be there
 				IF looked = 1000 OR behind.operation = 'delete'
 					OR ($2 AND behind.params->>'organization_id' <> me.params->>'organization_id')
-					OR (NOT $2 AND behind.params ? 'domains' AND NOT @extschema@.enterprise_connection_domains(behind.params) @>
+					OR (NOT $2 AND behind.params ? 'domains' AND NOT pg_catalog.enterprise_connection_domains(behind.params) @>
 						ARRAY(SELECT d.domain FROM unnest(holder.domains) d (domain) WHERE d.domain = ANY (mine)))
 				THEN
 					gives_up := behind.id;
@@ -1042,7 +1042,7 @@ BEGIN
 	awaits := CASE WHEN awaits < me.id THEN awaits END;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_in_the_way(bigint, boolean)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_in_the_way(bigint, boolean)
 IS 'what a request can wait for that Clerk has refused as a duplicate; for pg_clerk''s own use';
 
 /*
@@ -1050,7 +1050,7 @@ IS 'what a request can wait for that Clerk has refused as a duplicate; for pg_cl
  * upsert or a delete that was not sent yet, takes it over, as if this one had
  * not been sent either.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_hand_over(id bigint, claimer integer, attempt integer) RETURNS boolean
+CREATE FUNCTION pg_catalog.enterprise_connection_hand_over(id bigint, claimer integer, attempt integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -1078,24 +1078,24 @@ BEGIN
 	END IF;
 	UPDATE @extschema@.enterprise_connection_requests q
 	SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(), claimer = NULL, awaits = NULL,
-		params = @extschema@.enterprise_connection_without_secrets(q.params)
+		params = pg_catalog.enterprise_connection_without_secrets(q.params)
 	WHERE q.id = me.id;
 	UPDATE @extschema@.enterprise_connection_requests q
-	SET params = CASE WHEN q.operation = 'upsert' THEN @extschema@.enterprise_connection_params_merge(me.params, q.params) END,
+	SET params = CASE WHEN q.operation = 'upsert' THEN pg_catalog.enterprise_connection_params_merge(me.params, q.params) END,
 		next_attempt_at = clock_timestamp()
 	WHERE q.id = next.id;
-	PERFORM @extschema@.enterprise_connection_wake(me.id);
+	PERFORM pg_catalog.enterprise_connection_wake(me.id);
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer, integer)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_hand_over(bigint, integer, integer)
 IS 'has a refused request taken over by the next one of its key; for pg_clerk''s own use';
 
 /*
  * The outcome of an attempt; counts only if the claim is still that of the
  * attempt (else false).  NULL: it does, but the lane is for the sweep.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_finish(
+CREATE FUNCTION pg_catalog.enterprise_connection_finish(
 	id bigint, claimer integer, attempt integer, state text, step text, next_attempt_at timestamptz,
 	counted boolean, connection_id text, http_status integer, error jsonb, doubt_since timestamptz, awaits bigint)
 RETURNS boolean
@@ -1119,7 +1119,7 @@ BEGIN
 		claimer = CASE WHEN $4 = 'sending' THEN q.claimer END,
 		finished_at = CASE WHEN ended THEN clock_timestamp() END,
 		params = CASE WHEN $4 IN ('delivered', 'cancelled')
-			THEN @extschema@.enterprise_connection_without_secrets(q.params) ELSE q.params END
+			THEN pg_catalog.enterprise_connection_without_secrets(q.params) ELSE q.params END
 	-- by the id: written like that, the state does not lead to a partial index
 	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state || '' IN ('sending', 'in_doubt')
 	RETURNING q.lane, q.server INTO at;
@@ -1127,15 +1127,15 @@ BEGIN
 		RETURN false;
 	END IF;
 	IF ended AND at.lane IS NOT NULL THEN
-		advanced := @extschema@.enterprise_connection_advance_lane(at.lane, at.server);
+		advanced := pg_catalog.enterprise_connection_advance_lane(at.lane, at.server);
 	END IF;
 	IF ended AND EXISTS (SELECT FROM @extschema@.enterprise_connection_requests w WHERE w.awaits = $1) THEN
-		PERFORM @extschema@.enterprise_connection_wake($1);
+		PERFORM pg_catalog.enterprise_connection_wake($1);
 	END IF;
 	RETURN CASE WHEN advanced IS NOT false THEN true END;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint)
 IS 'notes the outcome of an attempt to deliver a request; for pg_clerk''s own use';
 
 /*
@@ -1143,7 +1143,7 @@ IS 'notes the outcome of an attempt to deliver a request; for pg_clerk''s own us
  * in doubt; the others can be sent again.  Neither before the end of the
  * lease: what is still on its way must not overtake what is sent then.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_recover(claimer integer) RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_recover(claimer integer) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -1156,13 +1156,13 @@ BEGIN
 	WHERE q.state IN ('sending', 'in_doubt') AND q.claimer = $1;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_recover(integer)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_recover(integer)
 IS 'takes back the requests of a process that is gone; for pg_clerk''s own use';
 
 /*
  * Requests in doubt whose time to be looked up has come, of one role.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_claim_doubts(server name, claimer integer, role name)
+CREATE FUNCTION pg_catalog.enterprise_connection_claim_doubts(server name, claimer integer, role name)
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -1183,7 +1183,7 @@ BEGIN
 	RETURNING q.*;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, name)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_claim_doubts(name, integer, name)
 IS 'claims requests whose outcome is to be looked up; for pg_clerk''s own use';
 
 /*
@@ -1191,7 +1191,7 @@ IS 'claims requests whose outcome is to be looked up; for pg_clerk''s own use';
  * looks queued may have been sent.  So creates from before are looked up
  * first.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_check_timeline(timeline integer) RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_check_timeline(timeline integer) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1211,11 +1211,11 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_check_timeline(integer)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_check_timeline(integer)
 IS 'has creates looked up after a failover; for pg_clerk''s own use';
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_check_timeline(integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_check_timeline(integer) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.enterprise_connection_purge(finished_before timestamptz) RETURNS boolean
+CREATE FUNCTION pg_catalog.enterprise_connection_purge(finished_before timestamptz) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -1226,13 +1226,13 @@ DECLARE
 BEGIN
 	FOR old IN SELECT q.id, q.state FROM @extschema@.enterprise_connection_requests q
 		WHERE q.finished_at < $1 AND (q.state <> 'failed' OR q.params IS DISTINCT FROM
-			@extschema@.enterprise_connection_without_secrets(q.params))
+			pg_catalog.enterprise_connection_without_secrets(q.params))
 		ORDER BY q.finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 	LOOP
 		-- what failed stays until it is cancelled, but its secrets do not
 		IF old.state = 'failed' THEN
 			UPDATE @extschema@.enterprise_connection_requests q
-			SET params = @extschema@.enterprise_connection_without_secrets(q.params), scrubbed = true
+			SET params = pg_catalog.enterprise_connection_without_secrets(q.params), scrubbed = true
 			WHERE q.id = old.id;
 		ELSE
 			DELETE FROM @extschema@.enterprise_connection_requests q WHERE q.id = old.id;
@@ -1242,10 +1242,10 @@ BEGIN
 	RETURN n < 1000;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_purge(timestamptz)
 IS 'deletes finished requests, and the secrets of failed ones; for pg_clerk''s own use';
 
-CREATE FUNCTION @extschema@.enterprise_connection_hold(server name) RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_hold(server name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1257,10 +1257,10 @@ BEGIN
 	WHERE q.server = $1 AND q.state IN ('queued', 'sending', 'in_doubt');
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_hold(name)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_hold(name)
 IS 'holds the requests of a server in a copy of the database; for pg_clerk''s own use';
 
-CREATE FUNCTION @extschema@.enterprise_connection_release(server name) RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_release(server name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1274,25 +1274,25 @@ BEGIN
 	WHERE q.id = h.id AND q.state = 'held';
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_release(name)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_release(name)
 IS 'lets held requests go on; for pg_clerk''s own use';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_params_merge(jsonb, jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_domains(jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_wake(bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_wake_missed() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_in_the_way(bigint, boolean) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer, integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim(name, integer, integer, name, interval, timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_recover(integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, name) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_hold(name) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_release(name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_params_merge(jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_domains(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_wake(bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_wake_missed() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_in_the_way(bigint, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_hand_over(bigint, integer, integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_advance_lane(text, name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_sweep_lanes(text, name, integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_claim(name, integer, integer, name, interval, timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_recover(integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_claim_doubts(name, integer, name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_purge(timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_hold(name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_release(name) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.enqueue_enterprise_connection(
 	operation text,
