@@ -61,7 +61,7 @@ WHERE l.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL AND p.proname 
     AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false);
 -- types, the foreign data wrapper
 SELECT t.oid::regtype AS type, has_type_privilege('regress_m_nobody', t.oid, 'USAGE') AS everybody
-FROM member m JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid WHERE t.typtype IN ('c', 'd', 'e') ORDER BY 1;
+FROM member m JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid WHERE t.typtype IN ('d', 'e') OR EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c') ORDER BY 1;
 SELECT r.rolname, has_foreign_data_wrapper_privilege(r.oid, 'pg_clerk', 'USAGE') AS wrapper, has_server_privilege(r.oid, 'regress_m', 'USAGE') AS server
 FROM pg_roles r WHERE r.rolname LIKE 'regress\_m\_%' ORDER BY 1;
 

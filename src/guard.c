@@ -599,6 +599,24 @@ check_table(Guard *guard, Oid table)
 }
 
 /*
+ * Is its owner that of another member?  Sequences and row types have that of
+ * their table, array types that of their element.
+ */
+static bool
+follows_another(const ObjectAddress *member)
+{
+	Oid			relation;
+
+	if (member->classId == RelationRelationId)
+		return get_rel_relkind(member->objectId) == RELKIND_SEQUENCE;
+	if (member->classId != TypeRelationId)
+		return false;
+	relation = get_typ_typrelid(member->objectId);
+	return OidIsValid(get_element_type(member->objectId)) ||
+		(OidIsValid(relation) && get_rel_relkind(relation) != RELKIND_COMPOSITE_TYPE);
+}
+
+/*
  * Every object of the extension is its tables' owner's or a superuser's.
  * Otherwise the role could replace a function that is called here.
  */
@@ -613,8 +631,7 @@ check_members(Guard *guard)
 		ObjectAddress *member = lfirst(lc);
 		Oid			owner = owner_of(member);
 
-		/* A sequence has the owner of its table. */
-		if (member->classId == RelationRelationId && get_rel_relkind(member->objectId) == RELKIND_SEQUENCE)
+		if (follows_another(member))
 			continue;
 		if (!is_trusted(guard, owner))
 			refuse_owner(guard, member, owner);
