@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * catalog.c
- *		The extension's own objects: where they are, and acting as their owner.
+ *		The extension's own objects: where they are.
  *
  * The extension lives in whatever schema its installer chose, so nothing is
  * found through search_path: everything starts at pg_extension.
@@ -17,7 +17,8 @@
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
-#include "miscadmin.h"
+#include "catalog/pg_proc.h"
+#include "compat.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -31,6 +32,12 @@ static bool catalog_valid = false;
 /* Any relation's change may be ours; looking up again costs microseconds. */
 static void
 forget_catalog(Datum arg, Oid relation)
+{
+	catalog_valid = false;
+}
+
+static void
+forget_schema(Datum arg, ClerkSysCacheId cache, uint32 hash)
 {
 	catalog_valid = false;
 }
@@ -72,6 +79,47 @@ relation_owner(Oid relation)
 	return result;
 }
 
+/*
+ * The bodies of the extension's functions have the schema's name as text, from
+ * when it was installed.  In a schema of another name they would find nothing,
+ * or what somebody has put into a new schema of the old name.  The name is in
+ * the body of a function that has nothing else.
+ */
+static void
+check_schema_name(Oid namespace)
+{
+	char	   *present = get_namespace_name(namespace);
+	HeapTuple	tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum("enterprise_connection_schema"),
+										PointerGetDatum(buildoidvector(NULL, 0)),
+										ObjectIdGetDatum(namespace));
+	Datum		body;
+	bool		isnull;
+	char	   *installed;
+
+	if (!HeapTupleIsValid(tuple))
+	{
+		catalog_valid = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function \"enterprise_connection_schema\" of extension \"pg_clerk\" is missing")));
+	}
+	body = SysCacheGetAttr(PROCNAMEARGSNSP, tuple, Anum_pg_proc_prosrc, &isnull);
+	installed = TextDatumGetCString(body);
+	ReleaseSysCache(tuple);
+	if (strcmp(installed, psprintf("SELECT '%s'", quote_identifier(present))) != 0)
+	{
+		catalog_valid = false;
+		/* between the apostrophes */
+		installed += strlen("SELECT '");
+		installed[strlen(installed) - 1] = '\0';
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("schema %s of extension \"pg_clerk\" was renamed to %s", installed, quote_identifier(present)),
+				 errdetail("The extension's functions have the name that the schema had when it was installed."),
+				 errhint("Use ALTER SCHEMA %s RENAME TO %s.", quote_identifier(present), installed)));
+	}
+}
+
 const ClerkCatalog *
 clerk_catalog(void)
 {
@@ -81,6 +129,7 @@ clerk_catalog(void)
 	if (!registered)
 	{
 		CacheRegisterRelcacheCallback(forget_catalog, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_schema, (Datum) 0);
 		registered = true;
 	}
 	if (catalog_valid)
@@ -109,21 +158,7 @@ clerk_catalog(void)
 				 errmsg("extension \"pg_clerk\" is not installed in this database"),
 				 errhint("Use CREATE EXTENSION pg_clerk.")));
 	}
+	check_schema_name(found.namespace);
 	catalog = found;
 	return &catalog;
-}
-
-void
-clerk_become_owner(ClerkUser *saved)
-{
-	GetUserIdAndSecContext(&saved->id, &saved->sec_context);
-	SetUserIdAndSecContext(clerk_catalog()->owner,
-						   saved->sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_NOFORCE_RLS);
-}
-
-void
-clerk_restore_user(const ClerkUser *saved)
-{
-	SetUserIdAndSecContext(saved->id, saved->sec_context);
 }

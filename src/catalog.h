@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * catalog.h
- *		The extension's own objects: where they are, and acting as their owner.
+ *		The extension's own objects: where they are.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,21 +21,9 @@ typedef struct ClerkCatalog
 
 /*
  * Look the objects up; cached until a relation changes.  Throws 42704 if the
- * extension is not (or no longer) there.  Valid until the next call.
+ * extension is not (or no longer) there, 55000 if its schema was renamed.
+ * Valid until the next call.
  */
 extern const ClerkCatalog *clerk_catalog(void);
-
-/*
- * Act as the owner of the extension's tables, as referential integrity checks
- * act as theirs.  On ERROR the (sub)transaction's abort restores the user.
- */
-typedef struct ClerkUser
-{
-	Oid			id;
-	int			sec_context;
-} ClerkUser;
-
-extern void clerk_become_owner(ClerkUser *saved);
-extern void clerk_restore_user(const ClerkUser *saved);
 
 #endif							/* CLERK_CATALOG_H */

@@ -308,4 +308,11 @@ clerk_identity_sequence(Relation rel, AttrNumber column)
 #endif
 }
 
+/* The type of a syscache's number, as its callbacks have it. */
+#if PG_VERSION_NUM >= 190000
+typedef SysCacheIdentifier ClerkSysCacheId;
+#else
+typedef int ClerkSysCacheId;
+#endif
+
 #endif							/* CLERK_COMPAT_H */

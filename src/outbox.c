@@ -75,14 +75,14 @@ static ClerkStatement servers_statement = {
 };
 
 static ClerkStatement claim_statement = {
-	.text = "SELECT " ROW_COLUMNS " FROM %1$s.enterprise_connection_claim($1, $2, $3, $4, $5, $6,"
+	.text = "SELECT " ROW_COLUMNS " FROM pg_catalog.enterprise_connection_claim($1, $2, $3, $4, $5, $6,"
 	" pg_catalog.make_interval(secs => $7), $8, NULL::pg_catalog.timestamptz) c",
 	.nargs = 8,
 	.args = {NAMEOID, OIDOID, INT4OID, INT4OID, INT4OID, OIDOID, FLOAT8OID, INT8ARRAYOID},
 };
 
 static ClerkStatement claim_doubts_statement = {
-	.text = "SELECT " ROW_COLUMNS " FROM %1$s.enterprise_connection_claim_doubts($1, $2, $3, $4) c",
+	.text = "SELECT " ROW_COLUMNS " FROM pg_catalog.enterprise_connection_claim_doubts($1, $2, $3, $4) c",
 	.nargs = 4,
 	.args = {NAMEOID, INT4OID, OIDOID, INT8ARRAYOID},
 };
@@ -101,30 +101,30 @@ static ClerkStatement next_due_statement = {
 
 static ClerkStatement finish_statement = {
 	.text = "SELECT f.counted, f.swept, f.server FROM"
-	" %1$s.enterprise_connection_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) f",
+	" pg_catalog.enterprise_connection_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) f",
 	.nargs = 12,
 	.args = {INT8OID, INT4OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, BOOLOID, TEXTOID, INT4OID, JSONBOID, TIMESTAMPTZOID,
 	INT8OID},
 };
 
 static ClerkStatement in_the_way_statement = {
-	.text = "SELECT w.verdict, w.awaits, w.keeps FROM %1$s.enterprise_connection_in_the_way($1, $2) w",
+	.text = "SELECT w.verdict, w.awaits, w.keeps FROM pg_catalog.enterprise_connection_in_the_way($1, $2) w",
 	.nargs = 2,
 	.args = {INT8OID, BOOLOID},
 };
 
 static ClerkStatement wake_statement = {
-	.text = "SELECT %1$s.enterprise_connection_wake($1)",
+	.text = "SELECT pg_catalog.enterprise_connection_wake($1)",
 	.nargs = 1,
 	.args = {INT8OID},
 };
 
 static ClerkStatement wake_missed_statement = {
-	.text = "SELECT %1$s.enterprise_connection_wake_missed()",
+	.text = "SELECT pg_catalog.enterprise_connection_wake_missed()",
 };
 
 static ClerkStatement hand_over_statement = {
-	.text = "SELECT %1$s.enterprise_connection_hand_over($1, $2, $3)",
+	.text = "SELECT pg_catalog.enterprise_connection_hand_over($1, $2, $3)",
 	.nargs = 3,
 	.args = {INT8OID, INT4OID, INT4OID},
 };
@@ -142,19 +142,19 @@ static ClerkStatement claimers_statement = {
 };
 
 static ClerkStatement recover_statement = {
-	.text = "SELECT %1$s.enterprise_connection_recover($1)",
+	.text = "SELECT pg_catalog.enterprise_connection_recover($1)",
 	.nargs = 1,
 	.args = {INT4OID},
 };
 
 static ClerkStatement sweep_statement = {
-	.text = "SELECT s.lane, s.server FROM %1$s.enterprise_connection_sweep_lanes($1, $2, $3) s",
+	.text = "SELECT s.lane, s.server FROM pg_catalog.enterprise_connection_sweep_lanes($1, $2, $3) s",
 	.nargs = 3,
 	.args = {TEXTOID, NAMEOID, INT4OID},
 };
 
 static ClerkStatement purge_statement = {
-	.text = "SELECT %1$s.enterprise_connection_purge($1)",
+	.text = "SELECT pg_catalog.enterprise_connection_purge($1)",
 	.nargs = 1,
 	.args = {TIMESTAMPTZOID},
 };

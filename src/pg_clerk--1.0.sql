@@ -1,6 +1,56 @@
 \echo Use "CREATE EXTENSION pg_clerk" to load this file. \quit
 
 /*
+ * CREATE EXTENSION puts the extension's schema first in search_path, and there
+ * anybody may have functions and operators of the names that are used here,
+ * with arguments that match better than those of pg_catalog: they would run as
+ * the superuser who installs.  So each script, an upgrade script too, begins
+ * with this statement, and names of the extension's own are qualified.  LOCAL:
+ * CREATE EXTENSION restores the path.
+ *
+ * Functions that statements and functions of the extension call are in
+ * pg_catalog: in the extension's schema, somebody could have one with an
+ * argument more that has a default, and the call would be ambiguous.
+ */
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+/*
+ * The bodies of functions have the schema's name as text, so it must stay what
+ * it is.  The library compares this body with the present name, and runs
+ * nothing if they differ; the event trigger says so when the schema is
+ * renamed.  (Event triggers can be disabled.)
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_schema() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$SELECT '@extschema@'$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_schema()
+IS 'the schema that the extension was installed in; for pg_clerk''s own use';
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_schema() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.enterprise_connection_ddl_schema() RETURNS event_trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c
+			JOIN pg_extension e ON e.extname = 'pg_clerk' AND e.extnamespace = c.objid
+		WHERE c.classid = 'pg_namespace'::regclass AND e.extnamespace::regnamespace::text <> '@extschema@')
+	THEN
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = 'schema @extschema@ of extension "pg_clerk" cannot be renamed',
+			DETAIL = 'The extension''s functions have the name that the schema had when it was installed.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.enterprise_connection_ddl_schema()
+IS 'event trigger function: refuses to rename the extension''s schema';
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_ddl_schema() FROM PUBLIC;
+
+CREATE EVENT TRIGGER enterprise_connection_ddl_schema ON ddl_command_end WHEN TAG IN ('ALTER SCHEMA')
+EXECUTE FUNCTION @extschema@.enterprise_connection_ddl_schema();
+COMMENT ON EVENT TRIGGER enterprise_connection_ddl_schema
+IS 'refuses to rename the extension''s schema';
+
+/*
  * The foreign data wrapper: a server is a Clerk instance, its PUBLIC user
  * mapping holds the instance's secret key.  No handler: there are no foreign
  * tables.
@@ -20,9 +70,9 @@ IS 'Clerk instances: create a server for each, and a PUBLIC user mapping with it
  * server's option "origin", beside the way to its secret key: so whatever way a
  * copy of the database is made, it finds out that it is one.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_origin() RETURNS bigint
+CREATE FUNCTION pg_catalog.enterprise_connection_origin() RETURNS bigint
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.enterprise_connection_origin()
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_origin()
 IS 'a fingerprint of this database: of the cluster''s system identifier and the database''s oid; for pg_clerk''s own use';
 
 CREATE FUNCTION @extschema@.enterprise_connection_is_armed(server name) RETURNS boolean
@@ -116,7 +166,7 @@ GRANT SELECT ON @extschema@.enterprise_connections TO PUBLIC;
  * that an earlier one had (Clerk leaves details out of some), so what is
  * absent stays, also inside saml_connection and oauth_config.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_merge(known jsonb, answer jsonb) RETURNS jsonb
+CREATE FUNCTION pg_catalog.enterprise_connection_merge(known jsonb, answer jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT $1 || $2
@@ -125,7 +175,7 @@ BEGIN ATOMIC
 		|| CASE WHEN jsonb_typeof($1->'oauth_config') = 'object' AND jsonb_typeof($2->'oauth_config') = 'object'
 			THEN jsonb_build_object('oauth_config', ($1->'oauth_config') || ($2->'oauth_config')) ELSE '{}' END;
 END;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_merge(jsonb, jsonb)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_merge(jsonb, jsonb)
 IS 'a known connection with a newer answer; for pg_clerk''s own use';
 
 CREATE FUNCTION @extschema@.track_enterprise_connection(connection jsonb, server name, key text DEFAULT NULL)
@@ -133,7 +183,7 @@ RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.track_enterprise_connection(jsonb, name, text)
 IS 'inserts or updates a tracking row from a connection as Clerk''s API answers it; for pg_clerk''s own use';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_merge(jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_merge(jsonb, jsonb) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.track_enterprise_connection(jsonb, name, text) FROM PUBLIC;
 
 
@@ -580,7 +630,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_re
 
 ALTER TABLE @extschema@.enterprise_connection_requests ENABLE ROW LEVEL SECURITY;
 CREATE POLICY role_usage ON @extschema@.enterprise_connection_requests FOR SELECT
-USING (CASE WHEN origin = @extschema@.enterprise_connection_origin()
+USING (CASE WHEN origin = pg_catalog.enterprise_connection_origin()
 	THEN role_oid IN (SELECT o.oid FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE'))
 	ELSE role IN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE')) END);
 GRANT SELECT ON @extschema@.enterprise_connection_requests TO PUBLIC;
@@ -608,7 +658,7 @@ ALTER TABLE @extschema@.enterprise_connection_pauses ENABLE ROW LEVEL SECURITY;
  * The parameters of two upserts of a key, one after the other: what the newer
  * one has counts, and what only the older one has stays.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_params_merge(older jsonb, newer jsonb) RETURNS jsonb
+CREATE FUNCTION pg_catalog.enterprise_connection_params_merge(older jsonb, newer jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT $1 || $2
@@ -617,36 +667,36 @@ BEGIN ATOMIC
 		|| CASE WHEN jsonb_typeof($1->'oidc') = 'object' AND jsonb_typeof($2->'oidc') = 'object'
 			THEN jsonb_build_object('oidc', ($1->'oidc') || ($2->'oidc')) ELSE '{}' END;
 END;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_params_merge(jsonb, jsonb)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_params_merge(jsonb, jsonb)
 IS 'the parameters of two upserts in a row; for pg_clerk''s own use';
 
-CREATE FUNCTION @extschema@.enterprise_connection_without_secrets(params jsonb) RETURNS jsonb
+CREATE FUNCTION pg_catalog.enterprise_connection_without_secrets(params jsonb) RETURNS jsonb
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_without_secrets(jsonb)
 IS 'parameters without the values that are secret';
 
-CREATE FUNCTION @extschema@.enterprise_connection_domains(params jsonb) RETURNS text[]
+CREATE FUNCTION pg_catalog.enterprise_connection_domains(params jsonb) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 	SELECT ARRAY(SELECT lower(d.value COLLATE "C") FROM jsonb_array_elements_text(CASE jsonb_typeof($1->'domains')
 		WHEN 'array' THEN $1->'domains' ELSE '[]' END) WITH ORDINALITY d (value, n) ORDER BY d.n);
 END;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_domains(jsonb)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_domains(jsonb)
 IS 'the domains that parameters name, as Clerk writes them; for pg_clerk''s own use';
 
 /*
  * Whose is a request?  May the member act for that role?
  */
-CREATE FUNCTION @extschema@.enterprise_connection_is_of(origin bigint, role_oid oid, role name, member oid) RETURNS boolean
+CREATE FUNCTION pg_catalog.enterprise_connection_is_of(origin bigint, role_oid oid, role name, member oid) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-	SELECT CASE WHEN $1 = @extschema@.enterprise_connection_origin()
+	SELECT CASE WHEN $1 = pg_catalog.enterprise_connection_origin()
 		THEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = $2 AND pg_catalog.pg_has_role($4, r.oid, 'USAGE'))
 		ELSE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = $3 AND pg_catalog.pg_has_role($4, r.oid, 'USAGE')) END;
 END;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_is_of(bigint, oid, name, oid)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_is_of(bigint, oid, name, oid)
 IS 'whether a request is of a role that the member can act for; for pg_clerk''s own use';
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_is_of(bigint, oid, name, oid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_is_of(bigint, oid, name, oid) FROM PUBLIC;
 
 /*
  * Let the first request of a lane go on: it may have stood behind one that is
@@ -659,7 +709,7 @@ REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_is_of(bigint, oid, 
  * is a range: with equality it would be left out of the order, and all requests
  * might be gone through in the order of their ids.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_advance_lane(lane text, server name) RETURNS boolean
+CREATE FUNCTION pg_catalog.enterprise_connection_advance_lane(lane text, server name) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -696,7 +746,7 @@ BEGIN
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_advance_lane(text, name)
 IS 'lets the first request of a lane go on; for pg_clerk''s own use';
 
 /*
@@ -704,7 +754,7 @@ IS 'lets the first request of a lane go on; for pg_clerk''s own use';
  * can have been put behind one that was finished before it was committed.
  * Goes on after the lane given, so many lanes a call; NULL at the end.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_sweep_lanes(INOUT lane text, INOUT server name, IN lanes integer)
+CREATE FUNCTION pg_catalog.enterprise_connection_sweep_lanes(INOUT lane text, INOUT server name, IN lanes integer)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -726,12 +776,12 @@ BEGIN
 			AND q.state IN ('queued', 'sending', 'in_doubt')
 		ORDER BY q.lane, q.server, q.id LIMIT 1;
 		IF head.state = 'queued' AND head.next_attempt_at = 'infinity' THEN
-			PERFORM @extschema@.enterprise_connection_advance_lane(next.lane, next.server);
+			PERFORM pg_catalog.enterprise_connection_advance_lane(next.lane, next.server);
 		END IF;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_sweep_lanes(text, name, integer)
 IS 'lets requests go on that stand behind nothing; for pg_clerk''s own use';
 
 /*
@@ -748,7 +798,7 @@ IS 'lets requests go on that stand behind nothing; for pg_clerk''s own use';
  * Where that ends it, the others are looked for from the newest on.  So there
  * may be more to do even if nothing was claimed.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_claim(server name, server_oid oid, timeline integer,
+CREATE FUNCTION pg_catalog.enterprise_connection_claim(server name, server_oid oid, timeline integer,
 	wanted integer, claimer integer, role oid, lease interval, aside bigint[], newest_before timestamptz)
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -762,7 +812,7 @@ DECLARE
 	claimed integer := 0;
 	moved   integer;
 	budget  integer := CASE WHEN $9 IS NULL THEN 50 ELSE 10 END;
-	here    constant bigint := @extschema@.enterprise_connection_origin();
+	here    constant bigint := pg_catalog.enterprise_connection_origin();
 	rows    refcursor;
 	-- a variable: compared with a volatile function, all of the index would be read
 	moment  constant timestamptz := coalesce($9, clock_timestamp());
@@ -770,12 +820,12 @@ BEGIN
 	IF $9 IS NOT NULL THEN
 		OPEN rows NO SCROLL FOR SELECT * FROM @extschema@.enterprise_connection_requests q
 		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= moment AND q.id <> ALL ($8)
-			AND ($6 IS NULL OR @extschema@.enterprise_connection_is_of(q.origin, q.role_oid, q.role, $6))
+			AND ($6 IS NULL OR pg_catalog.enterprise_connection_is_of(q.origin, q.role_oid, q.role, $6))
 		ORDER BY q.server DESC, q.next_attempt_at DESC, q.id DESC LIMIT $4 * 2 + 32 FOR UPDATE SKIP LOCKED;
 	ELSE
 		OPEN rows NO SCROLL FOR SELECT * FROM @extschema@.enterprise_connection_requests q
 		WHERE q.server = $1 AND q.state = 'queued' AND q.next_attempt_at <= moment AND q.id <> ALL ($8)
-			AND ($6 IS NULL OR @extschema@.enterprise_connection_is_of(q.origin, q.role_oid, q.role, $6))
+			AND ($6 IS NULL OR pg_catalog.enterprise_connection_is_of(q.origin, q.role_oid, q.role, $6))
 		ORDER BY q.server, q.next_attempt_at, q.id LIMIT $4 * 2 + 32 FOR UPDATE SKIP LOCKED;
 	END IF;
 	<<requests>>
@@ -824,10 +874,10 @@ BEGIN
 					EXIT requests WHEN budget <= 0;
 					UPDATE @extschema@.enterprise_connection_requests q
 					SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(), awaits = NULL,
-						params = @extschema@.enterprise_connection_without_secrets(q.params)
+						params = pg_catalog.enterprise_connection_without_secrets(q.params)
 					WHERE q.id = due.id;
 					UPDATE @extschema@.enterprise_connection_requests q
-					SET params = @extschema@.enterprise_connection_params_merge(due.params, q.params), next_attempt_at = clock_timestamp()
+					SET params = pg_catalog.enterprise_connection_params_merge(due.params, q.params), next_attempt_at = clock_timestamp()
 					WHERE q.id = next.id RETURNING * INTO due;
 				END LOOP;
 			END IF;
@@ -872,18 +922,18 @@ BEGIN
 	END LOOP;
 	CLOSE rows;
 	IF budget <= 0 AND claimed < $4 AND $9 IS NULL THEN
-		RETURN QUERY SELECT * FROM @extschema@.enterprise_connection_claim($1, $2, $3, $4 - claimed, $5, $6, $7, $8, moment);
+		RETURN QUERY SELECT * FROM pg_catalog.enterprise_connection_claim($1, $2, $3, $4 - claimed, $5, $6, $7, $8, moment);
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_claim(name, oid, integer, integer, integer, oid, interval, bigint[], timestamptz)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_claim(name, oid, integer, integer, integer, oid, interval, bigint[], timestamptz)
 IS 'claims requests for delivery; for pg_clerk''s own use';
 
 /*
  * Those that wait for what a request gives up may try again.  Who is just
  * being looked at by another process will see for himself, a little later.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_wake(request bigint) RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_wake(request bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
@@ -898,14 +948,14 @@ EXCEPTION WHEN OTHERS THEN
 	RAISE DEBUG 'pg_clerk could not let requests go on that wait for %: %', $1, SQLERRM USING ERRCODE = SQLSTATE;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_wake(bigint)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_wake(bigint)
 IS 'lets requests go on that wait for another; for pg_clerk''s own use';
 
 /*
  * The same for those that nobody has woken: what they wait for was superseded,
  * cancelled or purged, or they were locked just then.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_wake_missed() RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_wake_missed() RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -922,7 +972,7 @@ BEGIN
 		ORDER BY w.awaits LIMIT 1000 FOR UPDATE SKIP LOCKED));
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_wake_missed()
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_wake_missed()
 IS 'lets requests go on that wait for a finished one; for pg_clerk''s own use';
 
 /*
@@ -943,7 +993,7 @@ IS 'lets requests go on that wait for a finished one; for pg_clerk''s own use';
  * to this request.  (Edges of those that are being sent do not count: they will
  * look for themselves.)
  */
-CREATE FUNCTION @extschema@.enterprise_connection_in_the_way(
+CREATE FUNCTION pg_catalog.enterprise_connection_in_the_way(
 	request bigint, by_organization boolean, OUT verdict text, OUT awaits bigint, OUT keeps jsonb)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 -- a lane can be long: its index has the order
@@ -962,7 +1012,7 @@ DECLARE
 	oldest   bigint;
 BEGIN
 	SELECT * INTO me FROM @extschema@.enterprise_connection_requests q WHERE q.id = $1;
-	mine := @extschema@.enterprise_connection_domains(me.params);
+	mine := pg_catalog.enterprise_connection_domains(me.params);
 
 	-- of each connection that is in the way, the first request that makes room
 	FOR holder IN
@@ -985,7 +1035,7 @@ BEGIN
 				-- nobody looks further behind: it may be there
 				IF looked = 1000 OR behind.operation = 'delete'
 					OR ($2 AND behind.params->>'organization_id' <> me.params->>'organization_id')
-					OR (NOT $2 AND behind.params ? 'domains' AND NOT @extschema@.enterprise_connection_domains(behind.params) @>
+					OR (NOT $2 AND behind.params ? 'domains' AND NOT pg_catalog.enterprise_connection_domains(behind.params) @>
 						ARRAY(SELECT d.domain FROM unnest(holder.domains) d (domain) WHERE d.domain = ANY (mine)))
 				THEN
 					gives_up := behind.id;
@@ -1041,7 +1091,7 @@ BEGIN
 	awaits := CASE WHEN awaits < me.id THEN awaits END;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_in_the_way(bigint, boolean)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_in_the_way(bigint, boolean)
 IS 'what a request can wait for that Clerk has refused as a duplicate; for pg_clerk''s own use';
 
 /*
@@ -1049,7 +1099,7 @@ IS 'what a request can wait for that Clerk has refused as a duplicate; for pg_cl
  * upsert or a delete that was not sent yet, takes it over, as if this one had
  * not been sent either.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_hand_over(id bigint, claimer integer, attempt integer) RETURNS boolean
+CREATE FUNCTION pg_catalog.enterprise_connection_hand_over(id bigint, claimer integer, attempt integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -1077,17 +1127,17 @@ BEGIN
 	END IF;
 	UPDATE @extschema@.enterprise_connection_requests q
 	SET state = 'superseded', superseded_by = next.id, finished_at = clock_timestamp(), claimer = NULL, awaits = NULL,
-		params = @extschema@.enterprise_connection_without_secrets(q.params)
+		params = pg_catalog.enterprise_connection_without_secrets(q.params)
 	WHERE q.id = me.id;
 	UPDATE @extschema@.enterprise_connection_requests q
-	SET params = CASE WHEN q.operation = 'upsert' THEN @extschema@.enterprise_connection_params_merge(me.params, q.params) END,
+	SET params = CASE WHEN q.operation = 'upsert' THEN pg_catalog.enterprise_connection_params_merge(me.params, q.params) END,
 		next_attempt_at = clock_timestamp()
 	WHERE q.id = next.id;
-	PERFORM @extschema@.enterprise_connection_wake(me.id);
+	PERFORM pg_catalog.enterprise_connection_wake(me.id);
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer, integer)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_hand_over(bigint, integer, integer)
 IS 'has a refused request taken over by the next one of its key; for pg_clerk''s own use';
 
 /*
@@ -1096,7 +1146,7 @@ IS 'has a refused request taken over by the next one of its key; for pg_clerk''s
  * swept: the next of its lane may go on; false: somebody has that locked, so it
  * is for the sweep.  server: as it is called now.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_finish(
+CREATE FUNCTION pg_catalog.enterprise_connection_finish(
 	id bigint, claimer integer, attempt integer, state text, step text, next_attempt_at timestamptz,
 	uncounted boolean, connection_id text, http_status integer, error jsonb, doubt_since timestamptz, awaits bigint,
 	OUT counted boolean, OUT swept boolean, OUT server name)
@@ -1125,21 +1175,21 @@ BEGIN
 		claimer = CASE WHEN $4 = 'sending' THEN q.claimer END,
 		finished_at = CASE WHEN ended THEN clock_timestamp() END,
 		params = CASE WHEN $4 IN ('delivered', 'cancelled')
-			THEN @extschema@.enterprise_connection_without_secrets(q.params) ELSE q.params END
+			THEN pg_catalog.enterprise_connection_without_secrets(q.params) ELSE q.params END
 	-- by the id: written like that, the state does not lead to a partial index
 	WHERE q.id = $1 AND q.claimer = $2 AND q.attempts = $3 AND q.state || '' IN ('sending', 'in_doubt')
 	RETURNING q.lane, q.server INTO its_lane, server;
 	counted := FOUND;
 	swept := true;
 	IF counted AND ended AND its_lane IS NOT NULL THEN
-		swept := @extschema@.enterprise_connection_advance_lane(its_lane, server);
+		swept := pg_catalog.enterprise_connection_advance_lane(its_lane, server);
 	END IF;
 	IF counted AND ended AND EXISTS (SELECT FROM @extschema@.enterprise_connection_requests w WHERE w.awaits = $1) THEN
-		PERFORM @extschema@.enterprise_connection_wake($1);
+		PERFORM pg_catalog.enterprise_connection_wake($1);
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint)
 IS 'notes the outcome of an attempt to deliver a request; for pg_clerk''s own use';
 
 /*
@@ -1147,7 +1197,7 @@ IS 'notes the outcome of an attempt to deliver a request; for pg_clerk''s own us
  * in doubt; the others can be sent again.  Neither before the end of the
  * lease: what is still on its way must not overtake what is sent then.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_recover(claimer integer) RETURNS void
+CREATE FUNCTION pg_catalog.enterprise_connection_recover(claimer integer) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -1170,13 +1220,13 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_recover(integer)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_recover(integer)
 IS 'takes back the requests of a process that is gone; for pg_clerk''s own use';
 
 /*
  * Requests in doubt whose time to be looked up has come, of one role.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_claim_doubts(server name, claimer integer, role oid, aside bigint[])
+CREATE FUNCTION pg_catalog.enterprise_connection_claim_doubts(server name, claimer integer, role oid, aside bigint[])
 RETURNS SETOF @extschema@.enterprise_connection_requests
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -1190,7 +1240,7 @@ BEGIN
 	-- with the key of who enqueued them: so those of one role
 	SELECT f.origin, f.role_oid, f.role INTO first FROM @extschema@.enterprise_connection_requests f
 	WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= moment AND f.id <> ALL ($4)
-		AND ($3 IS NULL OR @extschema@.enterprise_connection_is_of(f.origin, f.role_oid, f.role, $3))
+		AND ($3 IS NULL OR pg_catalog.enterprise_connection_is_of(f.origin, f.role_oid, f.role, $3))
 	ORDER BY f.id LIMIT 1;
 	IF NOT FOUND THEN
 		RETURN;
@@ -1210,10 +1260,10 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, oid, bigint[])
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_claim_doubts(name, integer, oid, bigint[])
 IS 'claims requests whose outcome is to be looked up; for pg_clerk''s own use';
 
-CREATE FUNCTION @extschema@.enterprise_connection_purge(finished_before timestamptz) RETURNS boolean
+CREATE FUNCTION pg_catalog.enterprise_connection_purge(finished_before timestamptz) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -1224,14 +1274,14 @@ DECLARE
 BEGIN
 	FOR old IN SELECT q.id, q.state FROM @extschema@.enterprise_connection_requests q
 		WHERE q.finished_at < $1 AND (q.state <> 'failed' OR q.params IS DISTINCT FROM
-			@extschema@.enterprise_connection_without_secrets(q.params))
+			pg_catalog.enterprise_connection_without_secrets(q.params))
 		ORDER BY q.finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 	LOOP
 		BEGIN
 			-- what failed stays until it is cancelled, but its secrets do not
 			IF old.state = 'failed' THEN
 				UPDATE @extschema@.enterprise_connection_requests q
-				SET params = @extschema@.enterprise_connection_without_secrets(q.params), scrubbed = true
+				SET params = pg_catalog.enterprise_connection_without_secrets(q.params), scrubbed = true
 				WHERE q.id = old.id;
 			ELSE
 				DELETE FROM @extschema@.enterprise_connection_requests q WHERE q.id = old.id;
@@ -1244,23 +1294,23 @@ BEGIN
 	RETURN n < 1000;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz)
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_purge(timestamptz)
 IS 'deletes finished requests, and the secrets of failed ones; for pg_clerk''s own use';
 
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_params_merge(jsonb, jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_domains(jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_wake(bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_wake_missed() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_in_the_way(bigint, boolean) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_hand_over(bigint, integer, integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_advance_lane(text, name) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_sweep_lanes(text, name, integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim(name, oid, integer, integer, integer, oid, interval, bigint[], timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_recover(integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_claim_doubts(name, integer, oid, bigint[]) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_purge(timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_params_merge(jsonb, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_domains(jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_wake(bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_wake_missed() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_in_the_way(bigint, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_hand_over(bigint, integer, integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_advance_lane(text, name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_sweep_lanes(text, name, integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_claim(name, oid, integer, integer, integer, oid, interval, bigint[], timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_finish(bigint, integer, integer, text, text, timestamptz, boolean, text, integer, jsonb, timestamptz, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_recover(integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_claim_doubts(name, integer, oid, bigint[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_purge(timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.enqueue_enterprise_connection(
 	operation text,
@@ -1323,7 +1373,7 @@ FULL JOIN (SELECT DISTINCT ON (r.server, coalesce(r.lane, 'id ' || r.connection_
 		CASE WHEN r.finished_at IS NULL AND NOT @extschema@.enterprise_connection_is_armed(r.server) THEN 'held' ELSE r.state END AS shown_state, r.*
 	FROM @extschema@.enterprise_connection_requests r
 	WHERE pg_has_role('pg_monitor', 'USAGE')
-		OR CASE WHEN r.origin = @extschema@.enterprise_connection_origin()
+		OR CASE WHEN r.origin = pg_catalog.enterprise_connection_origin()
 			THEN r.role_oid IN (SELECT o.oid FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE'))
 			ELSE r.role IN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE')) END
 	ORDER BY r.server, coalesce(r.lane, 'id ' || r.connection_id, 'request ' || r.id), r.id DESC) q
@@ -1339,7 +1389,7 @@ FROM @extschema@.enterprise_connection_requests r
 	CROSS JOIN LATERAL @extschema@.enterprise_connection_is_armed(r.server) a (armed)
 	LEFT JOIN @extschema@.enterprise_connection_pauses p ON p.server = r.server
 WHERE pg_has_role('pg_monitor', 'USAGE')
-	OR CASE WHEN r.origin = @extschema@.enterprise_connection_origin()
+	OR CASE WHEN r.origin = pg_catalog.enterprise_connection_origin()
 			THEN r.role_oid IN (SELECT o.oid FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE'))
 			ELSE r.role IN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE')) END
 GROUP BY 1, 2, p.since, p.reason;

@@ -38,11 +38,11 @@ PG_FUNCTION_INFO_V1(cancel_enterprise_connection_request);
 
 /* The oid of who has enqueued a request; null if that role is gone. */
 #define ROLE_OF_ROW "(SELECT r.oid FROM pg_catalog.pg_roles r" \
-	" WHERE CASE WHEN q.origin" EQUALS "%1$s.enterprise_connection_origin()" \
+	" WHERE CASE WHEN q.origin" EQUALS "pg_catalog.enterprise_connection_origin()" \
 	" THEN r.oid" EQUALS "q.role_oid ELSE r.rolname" EQUALS "q.role END)"
 
 static ClerkStatement merge_params_statement = {
-	.text = "SELECT %1$s.enterprise_connection_params_merge($1, $2)",
+	.text = "SELECT pg_catalog.enterprise_connection_params_merge($1, $2)",
 	.nargs = 2,
 	.args = {JSONBOID, JSONBOID},
 };
@@ -88,7 +88,7 @@ static ClerkStatement hurry_statement = {
 
 static ClerkStatement cancel_statement = {
 	.text = "UPDATE %1$s.enterprise_connection_requests q SET state = 'cancelled', finished_at = pg_catalog.clock_timestamp(), awaits = NULL,"
-	" params = %1$s.enterprise_connection_without_secrets(q.params) WHERE q.id" EQUALS "$1",
+	" params = pg_catalog.enterprise_connection_without_secrets(q.params) WHERE q.id" EQUALS "$1",
 	.nargs = 1,
 	.args = {INT8OID},
 };
@@ -98,7 +98,7 @@ static ClerkStatement cancel_statement = {
  * one is left alone.
  */
 static ClerkStatement advance_statement = {
-	.text = "SELECT %1$s.enterprise_connection_advance_lane($1, $2) WHERE NOT EXISTS"
+	.text = "SELECT pg_catalog.enterprise_connection_advance_lane($1, $2) WHERE NOT EXISTS"
 	" (SELECT FROM %1$s.enterprise_connection_requests q WHERE q.lane" EQUALS "$1 AND q.server" EQUALS "$2"
 	" AND q.id OPERATOR(pg_catalog.<) $3 AND q.state" EQUALS "ANY (ARRAY['queued', 'sending', 'in_doubt']))",
 	.nargs = 3,

@@ -30,6 +30,7 @@
 #include "compat.h"
 #include "default_server.h"
 #include "foreign/foreign.h"
+#include "guard.h"
 #include "locks.h"
 #include "miscadmin.h"
 #include "origin.h"
@@ -863,6 +864,8 @@ clerk_settings(const char *server_name, ClerkUse use)
 
 	entry = cached_server(usable_server(name));
 	settings = copy_settings(&entry->settings);
+	if (use != CLERK_USE_READ)
+		clerk_check_tables();
 	if (use == CLERK_USE_ENQUEUE)
 	{
 		/* Key and network are the worker's concern. */

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "catalog.h"
+#include "guard.h"
 #include "statements.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"

@@ -63,7 +63,7 @@ PG_FUNCTION_INFO_V1(track_enterprise_connection);
 	" domains = coalesce(excluded.domains, known.domains)," \
 	" active = coalesce(excluded.active, known.active)," \
 	" sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes)," \
-	" connection = %1$s.enterprise_connection_merge(known.connection, excluded.connection)," \
+	" connection = pg_catalog.enterprise_connection_merge(known.connection, excluded.connection)," \
 	" created_at = coalesce(excluded.created_at, known.created_at)," \
 	" updated_at = coalesce(excluded.updated_at, known.updated_at)," \
 	" synced_at = excluded.synced_at" \
@@ -88,7 +88,7 @@ static ClerkStatement track_page_statement = {
 	" p.sync_user_attributes, p.connection, p.created_at, p.updated_at, pg_catalog.clock_timestamp()"
 	" FROM " PAGE_ROWS " p"
 	ON_KNOWN " AND known.connection OPERATOR(pg_catalog.<>)"
-	" %1$s.enterprise_connection_merge(known.connection, excluded.connection)"
+	" pg_catalog.enterprise_connection_merge(known.connection, excluded.connection)"
 	" RETURNING " INSERTED ", known.id, known.key",
 };
 
@@ -154,7 +154,7 @@ static ClerkStatement try_lock_by_key_statement = {
 };
 
 static ClerkStatement merge_statement = {
-	.text = "SELECT %1$s.enterprise_connection_merge(t.connection, $3)"
+	.text = "SELECT pg_catalog.enterprise_connection_merge(t.connection, $3)"
 	" OPERATOR(pg_catalog.<>) t.connection FROM %1$s.enterprise_connections t" BY_ID,
 	.nargs = 3,
 	.args = {NAMEOID, TEXTOID, JSONBOID},

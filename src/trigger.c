@@ -26,6 +26,7 @@
 #include "connections.h"
 #include "executor/executor.h"
 #include "fmgr.h"
+#include "guard.h"
 #include "json.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
