@@ -158,6 +158,8 @@ typedef struct LookUp
 	ClerkCall	call;
 	ClerkHttpRequest *request;
 	int64		offset;
+	ClerkListing listing;
+	int64		sent_at;		/* ms; the last page */
 	TimestampTz oldest;			/* nothing older can be meant */
 	bool		page_came;		/* to be looked through */
 	bool		answered;		/* every delivery has its outcome */
@@ -341,6 +343,19 @@ judged_paused(Delivery *delivery, const ClerkReport *report)
 }
 
 /*
+ * There was no socket for it: that is no attempt.
+ */
+static void
+judged_unsent(Delivery *delivery, const ClerkReport *report)
+{
+	delivery->outcome.error = clerk_report_to_jsonb(report);
+	delivery->outcome.http_status = report->status;
+	delivery->outcome.doubt_since = delivery->row->doubt_since;
+	delivery->outcome.uncounted = true;
+	judged(delivery, "queued", backoff(1));
+}
+
+/*
  * It may have happened: to be looked up when the request cannot be on its way
  * any more, that is, at the end of its lease.
  */
@@ -464,6 +479,8 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 	}
 	else if (clerk_is_duplicate(report))
 		judge_duplicate(delivery, report);
+	else if (report->retry == CLERK_RETRY_SHORTAGE)
+		judged_unsent(delivery, report);
 	else if (report->retry == CLERK_RETRY_IN_DOUBT)
 		judged_in_doubt(delivery, report);
 	else if (report->retry == CLERK_RETRY_NEVER)
@@ -814,7 +831,7 @@ places(Loop *loop, Server *server, const ClerkSettings *limits)
 {
 	int			free = (limits ? limits->max_concurrency : 1) - server->active;
 
-	free = Min(free, MAX_CONNECTIONS - clerk_http_pending(loop->set));
+	free = Min(free, clerk_http_room());
 	if (server->paused)
 		free = Min(free, 1);
 	if (limits != NULL)
@@ -1033,6 +1050,7 @@ send_look_up(Loop *loop, LookUp *look_up)
 	look_up->request = clerk_api_request(look_up->settings, &look_up->call);
 	look_up->request->caller = look_up;
 	clerk_pace_count(look_up->settings);
+	look_up->sent_at = clerk_http_now();
 	clerk_http_send(loop->set, look_up->request);
 	MemoryContextSwitchTo(loop->context);
 }
@@ -1169,9 +1187,9 @@ search_page(LookUp *look_up, const ClerkPage *page)
 	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);
-	look_up->offset += page->count;
-	return page->count > 0 && !old &&
-		(page->total >= 0 ? look_up->offset < page->total : page->count == CLERK_PAGE_SIZE);
+	look_up->offset += page->received;
+	return page->received > 0 && !old &&
+		(page->total >= 0 ? look_up->offset < page->total : page->received == CLERK_PAGE_SIZE);
 }
 
 /*
@@ -1196,7 +1214,10 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 		if (report != NULL && report->status == 401 && report->of_clerk)
 			pause_server(delivery->server, report, look_up->settings);
 		if (report != NULL)
+		{
+			delivery->outcome.error = clerk_report_to_jsonb(report);
 			judged(delivery, "in_doubt", LOOK_UP_INTERVAL);
+		}
 		else if (row->http_status == 422 || row->attempts >= clerk_max_attempts)
 		{
 			/* It is known now. */
@@ -1229,6 +1250,7 @@ take_page(LookUp *look_up)
 {
 	MemoryContext old = MemoryContextSwitchTo(look_up->context);
 	MemoryContext scratch = AllocSetContextCreate(look_up->context, "pg_clerk page", ALLOCSET_DEFAULT_SIZES);
+	ClerkReport *report;
 	bool		more = false;
 
 	MemoryContextSwitchTo(scratch);
@@ -1237,11 +1259,15 @@ take_page(LookUp *look_up)
 	look_up->request = NULL;
 	look_up->page_came = false;
 	note_key(look_up->server, look_up->call.report);
+	report = look_up->call.report;
 	if (look_up->call.page != NULL)
 		more = search_page(look_up, look_up->call.page);
+	if (more)
+		report = clerk_listing_bound(&look_up->listing, look_up->settings, "look up what may have been created",
+									 look_up->call.page, look_up->sent_at);
 	MemoryContextSwitchTo(look_up->context);
-	if (!more)
-		give_up_search(look_up, look_up->call.report);
+	if (!more || report != NULL)
+		give_up_search(look_up, report);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 }
