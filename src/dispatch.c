@@ -298,13 +298,30 @@ finish_attempt(Run *run, ClerkHttpRequest *request)
 }
 
 /*
- * When does the first of the waiting attempts want to go?  -1 if none waits.
+ * Is there a socket for another one?  If nothing is under way, only trying
+ * shows.
+ */
+static bool
+has_room(const Run *run)
+{
+	return clerk_http_room() > 0 || clerk_http_pending(run->set) == 0;
+}
+
+/*
+ * When can the first of the waiting attempts go?  -1 if none waits, or if an
+ * answer has to free a place before.  Never a time that has passed, if nothing
+ * can be sent then: nobody would look for answers any more.
  */
 static int64
 next_wake(const Run *run)
 {
 	int64		first = -1;
 	dlist_iter	iter;
+
+	if (clerk_http_pending(run->set) >= run->dispatch->concurrency)
+		return -1;
+	if (!has_room(run))
+		return clerk_http_now() + SHORTAGE_RETRY;
 
 	dlist_foreach(iter, (dlist_head *) &run->waiting)
 	{
@@ -338,16 +355,6 @@ creations_context(void *arg)
 		errcontext("creation of an enterprise connection, which had been sent: the connection may exist at Clerk");
 	else if (creations > 1)
 		errcontext("creation of %d enterprise connections, which had been sent: they may exist at Clerk", creations);
-}
-
-/*
- * Is there a socket for another one?  If nothing is under way, only trying
- * shows.
- */
-static bool
-has_room(const Run *run)
-{
-	return clerk_http_room() > 0 || clerk_http_pending(run->set) == 0;
 }
 
 /*
