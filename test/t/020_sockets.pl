@@ -171,9 +171,55 @@ my $log = slurp_file($node->logfile);
 unlike($log, qr/terminated by signal|PANIC|TRAP/, 'no process has crashed');
 
 # ---------------------------------------------------------------------------
-# Without a postmaster
+# A libcurl that was built without HTTP/2, which it is an error to ask for
 # ---------------------------------------------------------------------------
 $node->stop;
+my $dir = PostgreSQL::Test::Utils::tempdir('shim');
+append_to_file("$dir/shim.c", <<'SHIM');
+#define _GNU_SOURCE
+#define CURL_DISABLE_TYPECHECK
+#include <curl/curl.h>
+#include <dlfcn.h>
+#include <stdarg.h>
+#undef curl_easy_setopt
+curl_version_info_data *
+curl_version_info(CURLversion version)
+{
+	static curl_version_info_data data;
+	curl_version_info_data *(*real) (CURLversion) = dlsym(RTLD_NEXT, "curl_version_info");
+
+	data = *real(version);
+	data.features &= ~CURL_VERSION_HTTP2;
+	return &data;
+}
+
+CURLcode
+curl_easy_setopt(CURL *easy, CURLoption option,...)
+{
+	CURLcode	(*real) (CURL *, CURLoption,...) = dlsym(RTLD_NEXT, "curl_easy_setopt");
+	va_list		args;
+	void	   *value;
+
+	va_start(args, option);
+	value = va_arg(args, void *);
+	va_end(args);
+	if (option == CURLOPT_HTTP_VERSION && (long) value > CURL_HTTP_VERSION_1_1)
+		return CURLE_UNSUPPORTED_PROTOCOL;
+	return real(easy, option, value);
+}
+SHIM
+SKIP:
+{
+	skip 'no compiler', 1 if system("cc -shared -fPIC -o $dir/shim.so $dir/shim.c -ldl") != 0;
+	local $ENV{LD_PRELOAD} = "$dir/shim.so";
+	$node->start;
+	like($node->safe_psql('postgres', 'SELECT ' . create(3)), qr/entconn/, 'a libcurl without HTTP/2');
+	$node->stop;
+}
+
+# ---------------------------------------------------------------------------
+# Without a postmaster
+# ---------------------------------------------------------------------------
 my $sql = "SELECT count(*) FROM list_enterprise_connections(max_rows => 3)\n";
 my ($single_out, $single_err) = ('', '');
 IPC::Run::run([ 'postgres', '--single', '-D', $node->data_dir, 'postgres' ], \$sql, \$single_out, \$single_err);
