@@ -1059,7 +1059,8 @@ clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request)
 int
 clerk_http_room(void)
 {
-	if (clerk_http_now() < pool.shortage_until)
+	/* If nothing is under way, only trying shows, and no answer frees a socket. */
+	if (pool.pending > 0 && clerk_http_now() < pool.shortage_until)
 		return 0;
 	return Max(max_sockets() - pool.pending, 0);
 }

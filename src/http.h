@@ -88,7 +88,8 @@ extern void clerk_http_push(void);
 /*
  * How many more requests can be sent now by this process, over all sets, so
  * that each finds a socket.  0: none until one is finished, or a moment has
- * passed.  What is sent beyond it may end as CLERK_HTTP_SHORTAGE.
+ * passed; never if none is under way.  What is sent beyond it may end as
+ * CLERK_HTTP_SHORTAGE.
  */
 extern int	clerk_http_room(void);
 
