@@ -170,3 +170,18 @@ SELECT connection, error - 'errors' AS error, count(*) FROM create_enterprise_co
 RESET statement_timeout;
 ALTER SERVER clerk OPTIONS (DROP timeout);
 SELECT (mock.stats()->>'requests')::int < 200 AS patient;
+
+--
+-- A retry that is due while all places are taken waits for one, and for the
+-- answers that free them
+--
+SELECT mock.reset();
+TRUNCATE enterprise_connections;
+SELECT mock.script('[{"match": {"method": "POST", "body_contains": "again"}, "status": 503, "headers": {"Retry-After": "0"}, "body": {"errors": [{"code": "x", "message": "x"}]}},
+    {"match": {"method": "POST", "body_contains": "slow"}, "times": 0, "delay_ms": 800, "real": true}]');
+ALTER SERVER clerk OPTIONS (ADD max_concurrency '2');
+SET statement_timeout = '30s';
+SELECT ordinal, connection->>'name' AS name, error FROM create_enterprise_connections(ARRAY(
+    SELECT jsonb_build_object('name', name, 'provider', 'saml_okta', 'domains', jsonb_build_array(name || '.example')) FROM unnest('{again,slow1,slow2,slow3}'::text[]) AS name));
+RESET statement_timeout;
+ALTER SERVER clerk OPTIONS (DROP max_concurrency);

@@ -150,8 +150,8 @@ SELECT count(*) FROM mock.requests();
 --
 SELECT mock.reset();
 SELECT mock.script('[
-    {"match": {"method": "POST"}, "times": 0, "status": 201, "body": {"object": "enterprise_connection", "id": "entconn_any"}},
-    {"match": {"method": "PATCH"}, "times": 0, "status": 200, "body": {"object": "enterprise_connection", "id": "entconn_any"}}]');
+    {"match": {"method": "POST"}, "times": 0, "status": 201, "body": {"object": "enterprise_connection", "name": "Any", "provider": "saml_custom", "id": "entconn_any"}},
+    {"match": {"method": "PATCH"}, "times": 0, "status": 200, "body": {"object": "enterprise_connection", "name": "Any", "provider": "saml_custom", "id": "entconn_any"}}]');
 
 CREATE TEMP TABLE parameter (
     n     int GENERATED ALWAYS AS IDENTITY,
@@ -354,7 +354,7 @@ INSERT INTO words VALUES
     ('markup', '<a href="x">&amp;</a>/</script>'),
     ('blanks', E'  \t leading and trailing \n\n '),
     ('noncharacter', U&'\FFFE\FFFF\FEFF');
-SELECT mock.script('{"match": {"method": "POST"}, "times": 0, "status": 201, "body": {"id": "entconn_any"}}');
+SELECT mock.script('{"match": {"method": "POST"}, "times": 0, "status": 201, "body": {"object": "enterprise_connection", "name": "Any", "provider": "saml_custom", "id": "entconn_any"}}');
 DO $$
 DECLARE
     w words;
@@ -428,7 +428,7 @@ SELECT method, count(*) FROM mock.requests() GROUP BY method ORDER BY method;
 --
 SELECT mock.reset();
 TRUNCATE enterprise_connections;
-SELECT mock.script('{"status": 201, "body": "{\"object\":\"enterprise_connection\",\"id\":\"entconn_n\",\"new_number\":1234567890123456789012345,\"new_fraction\":0.12345678901234567890,\"new_trailing\":1.50,\"new_exponent\":1e400,\"new_object\":{\"deep\":[1,null,{\"x\":\"\\u00e9\\ud83d\\ude00\"}]},\"new_empty\":\"\",\"new_null\":null,\"created_at\":1780000000123,\"updated_at\":1780000000456}"}');
+SELECT mock.script('{"status": 201, "body": "{\"object\":\"enterprise_connection\",\"id\":\"entconn_n\",\"name\":\"N\",\"provider\":\"saml_custom\",\"new_number\":1234567890123456789012345,\"new_fraction\":0.12345678901234567890,\"new_trailing\":1.50,\"new_exponent\":1e400,\"new_object\":{\"deep\":[1,null,{\"x\":\"\\u00e9\\ud83d\\ude00\"}]},\"new_empty\":\"\",\"new_null\":null,\"created_at\":1780000000123,\"updated_at\":1780000000456}"}');
 SELECT c - 'new_exponent' - 'new_object' AS connection,
        c->'new_object' = '{"deep": [1, null, {"x": "\u00e9\ud83d\ude00"}]}' AS new_object
 FROM create_enterprise_connection(name => 'Numbers') AS c;
@@ -442,18 +442,18 @@ FROM enterprise_connections;
 SELECT mock.reset();
 TRUNCATE enterprise_connections;
 SELECT mock.script('[
-    {"status": 201, "body": {"id": "entconn_t", "name": "second", "provider": "saml_okta", "domains": ["t.example"], "active": true,
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_t", "name": "second", "provider": "saml_okta", "domains": ["t.example"], "active": true,
         "organization_id": "org_1", "sync_user_attributes": true, "extra": 1,
         "saml_connection": {"id": "samlc_t", "acs_url": "https://a", "idp_entity_id": "e"},
         "oauth_config": {"id": "o", "client_id": "c"},
         "created_at": 1780000000000, "updated_at": 1780000002000}},
-    {"status": 201, "body": {"id": "entconn_t", "name": "first", "active": false, "domains": [],
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_t", "name": "first", "provider": "saml_okta", "active": false, "domains": [],
         "created_at": 1780000000000, "updated_at": 1780000001000}},
-    {"status": 201, "body": {"id": "entconn_t", "name": "third", "active": false,
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_t", "name": "third", "provider": "saml_okta", "active": false,
         "saml_connection": {"idp_entity_id": "e3"}, "oauth_config": {"client_id": "c3"}, "updated_at": 1780000003000}},
-    {"status": 201, "body": {"id": "entconn_t", "name": "fourth", "saml_connection": null, "updated_at": 1780000003000}},
-    {"status": 201, "body": {"id": "entconn_t", "name": "without a time", "organization_id": null}},
-    {"status": 201, "body": {"id": "entconn_t", "saml_connection": {"new": true}, "oauth_config": [], "updated_at": 1780000004000}}]');
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_t", "name": "fourth", "provider": "saml_okta", "saml_connection": null, "updated_at": 1780000003000}},
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_t", "name": "without a time", "provider": "saml_okta", "organization_id": null}},
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_t", "name": "sixth", "provider": "saml_okta", "saml_connection": {"new": true}, "oauth_config": [], "updated_at": 1780000004000}}]');
 CREATE FUNCTION pg_temp.tracked() RETURNS TABLE (name text, organization_id text, domains text[], active boolean,
     sync_user_attributes boolean, updated_at timestamptz, saml jsonb, oauth jsonb, extra jsonb)
 LANGUAGE sql AS $$
@@ -484,11 +484,11 @@ SELECT * FROM pg_temp.tracked();
 SELECT mock.reset();
 TRUNCATE enterprise_connections;
 SELECT mock.script('[
-    {"status": 201, "body": {"id": "entconn_u1", "name": 5, "provider": [], "domains": "a.example", "active": "yes",
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_u1", "name": "", "provider": "new", "domains": "a.example", "active": "yes",
         "organization_id": {}, "sync_user_attributes": 1, "saml_connection": "x", "created_at": "2026-01-01", "updated_at": -1}},
-    {"status": 201, "body": {"id": "entconn_u2", "name": null, "domains": [null], "active": null, "updated_at": 1e300}},
-    {"status": 201, "body": {"id": "entconn_u3", "domains": {}, "updated_at": 1780000000000.9}},
-    {"status": 201, "body": {"id": "a/b?c#d %41 é", "name": "odd id"}}]');
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_u2", "name": "2", "provider": "x", "domains": [null], "active": null, "updated_at": 1e300}},
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "entconn_u3", "name": "3", "provider": "x", "domains": {}, "updated_at": 1780000000000.9}},
+    {"status": 201, "body": {"object": "enterprise_connection", "id": "a/b?c#d %41 é", "name": "odd id", "provider": "x"}}]');
 SELECT create_enterprise_connection(name => 'types')->>'id' AS id FROM generate_series(1, 4);
 SELECT id, name, provider, domains, active, organization_id, sync_user_attributes, created_at, updated_at
 FROM enterprise_connections ORDER BY id COLLATE "C";

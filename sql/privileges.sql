@@ -197,7 +197,7 @@ AS $$SELECT regress_evil.spring('track_enterprise_connection')$$;
 RESET ROLE;
 SELECT (SELECT count(*) FROM pg_operator WHERE oprnamespace = 'regress_evil'::regnamespace) AS operators,
        count(*) > 20 AS functions FROM pg_proc WHERE pronamespace = 'regress_evil'::regnamespace;
-SELECT mock.script('{"match": {"body_contains": "trapped"}, "times": 0, "status": 201, "body": {"id": "entconn_trapped", "name": "trapped",
+SELECT mock.script('{"match": {"body_contains": "trapped"}, "times": 0, "status": 201, "body": {"object": "enterprise_connection", "id": "entconn_trapped", "name": "trapped", "provider": "saml_okta",
     "domains": ["a"], "active": true, "saml_connection": {"a": 1}, "oauth_config": {"b": 1}, "created_at": 1780000000000, "updated_at": 1780000000000}}');
 SET ROLE regress_app;
 SET search_path = regress_evil, pg_temp, pg_catalog, public;

@@ -20,9 +20,9 @@
 /* What must be in a successful answer for it to be Clerk's. */
 typedef enum AnswerShape
 {
-	SHAPE_CONNECTION,			/* an object with an id, that of the call if it has one */
+	SHAPE_CONNECTION,			/* what is sure of a connection; its id is that of the call */
 	SHAPE_PAGE,					/* an object with an array "data" */
-	SHAPE_DELETED,				/* an object with "deleted": true */
+	SHAPE_DELETED,				/* the object and the id of the call, and "deleted": true */
 	SHAPE_URL					/* an object with a string "url" */
 } AnswerShape;
 
@@ -111,6 +111,9 @@ build_headers(const ClerkSettings *settings, const ClerkCall *call)
 	headers = lappend(headers, psprintf("Clerk-API-Version: %s", settings->api_version));
 	headers = lappend(headers, "User-Agent: pg_clerk/" CLERK_VERSION " (PostgreSQL " PG_MAJORVERSION ")");
 	headers = lappend(headers, "Accept: application/json");
+
+	/* Unpacked, an answer of a few bytes could be one of gigabytes. */
+	headers = lappend(headers, "Accept-Encoding: identity");
 	if (call->body != NULL)
 		headers = lappend(headers, "Content-Type: application/json");
 	return headers;
@@ -132,7 +135,6 @@ clerk_api_request(const ClerkSettings *settings, const ClerkCall *call)
 	}
 	else if (strcmp(endpoint->method, "POST") == 0)
 		request->body = "";
-	request->repeatable = strcmp(endpoint->method, "POST") != 0;
 	request->timeout = settings->timeout;
 	request->connect_timeout = settings->connect_timeout;
 	request->max_answer = settings->max_response_size;
@@ -150,43 +152,81 @@ member(Jsonb *object, const char *name, JsonbValue *buf)
 }
 
 /*
+ * Is it an id that a row can have?  What else is in it is Clerk's affair.
+ */
+static const char *
+id_fault(const char *id)
+{
+	if (id == NULL || *id == '\0')
+		return "has no member \"id\"";
+	if (strlen(id) > CLERK_MAX_ID_LENGTH)
+		return "has an id of more than " CppAsString2(CLERK_MAX_ID_LENGTH) " bytes";
+	return NULL;
+}
+
+/*
+ * An object of Clerk's says what it is, and which one.
+ */
+static const char *
+object_fault(Jsonb *object)
+{
+	const char *kind;
+
+	if (!JB_ROOT_IS_OBJECT(object))
+		return "is not a JSON object";
+	kind = clerk_jsonb_string(object, "object");
+	if (kind == NULL || strcmp(kind, "enterprise_connection") != 0)
+		return "is not about an enterprise connection";
+	return id_fault(clerk_jsonb_string(object, "id"));
+}
+
+/*
+ * The same for an element of a listing, which may leave out what it is: it is
+ * in a list of connections.
+ */
+static const char *
+element_fault(Jsonb *element)
+{
+	JsonbValue	buf;
+
+	if (JB_ROOT_IS_OBJECT(element) && member(element, "object", &buf) == NULL)
+		return id_fault(clerk_jsonb_string(element, "id"));
+	return object_fault(element);
+}
+
+/*
  * Is the answer what the endpoint promises?  Returns what is wrong, to follow
  * "the answer", or NULL.
  */
 static const char *
 shape_fault(const ClerkCall *call, Jsonb *answer)
 {
+	AnswerShape shape = endpoints[call->endpoint].shape;
 	JsonbValue	buf;
 	JsonbValue *deleted;
-	const char *id;
+	const char *url;
+	const char *fault;
 
-	if (!JB_ROOT_IS_OBJECT(answer))
-		return "is not a JSON object";
-	switch (endpoints[call->endpoint].shape)
+	if (shape == SHAPE_URL)
 	{
-		case SHAPE_CONNECTION:
-			id = clerk_jsonb_string(answer, "id");
-			if (id == NULL || *id == '\0')
-				return "has no member \"id\"";
-			if (call->id != NULL && strcmp(id, call->id) != 0)
-				return "is about another connection";
-			return NULL;
-		case SHAPE_PAGE:
-			Assert(false);
-			return NULL;
-		case SHAPE_URL:
-			if (clerk_jsonb_string(answer, "url") == NULL)
-				return "has no member \"url\"";
-			return NULL;
-		case SHAPE_DELETED:
-			id = clerk_jsonb_string(answer, "id");
-			if (id != NULL && strcmp(id, call->id) != 0)
-				return "is about another connection";
-			deleted = member(answer, "deleted", &buf);
-			if (deleted == NULL || deleted->type != jbvBool || !deleted->val.boolean)
-				return "does not say that it is deleted";
-			return NULL;
+		url = JB_ROOT_IS_OBJECT(answer) ? clerk_jsonb_string(answer, "url") : NULL;
+		return url == NULL || *url == '\0' ? "has no member \"url\"" : NULL;
 	}
+	fault = object_fault(answer);
+	if (fault != NULL)
+		return fault;
+	if (call->id != NULL && strcmp(clerk_jsonb_string(answer, "id"), call->id) != 0)
+		return "is about another connection";
+	if (shape == SHAPE_DELETED)
+	{
+		deleted = member(answer, "deleted", &buf);
+		return deleted == NULL || deleted->type != jbvBool || !deleted->val.boolean ?
+			"does not say that it is deleted" : NULL;
+	}
+	if (clerk_jsonb_string(answer, "name") == NULL)
+		return "has no member \"name\"";
+	if (clerk_jsonb_string(answer, "provider") == NULL)
+		return "has no member \"provider\"";
 	return NULL;
 }
 
@@ -194,12 +234,14 @@ shape_fault(const ClerkCall *call, Jsonb *answer)
  * The result of a successful answer, or NULL with *fault set.
  */
 static Jsonb *
-read_result(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault)
+read_result(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault, bool *unstorable)
 {
 	Jsonb	   *result = clerk_json_text_to_jsonb(request->answer, request->answer_len, fault);
 
 	if (result != NULL)
 		*fault = shape_fault(call, result);
+	else
+		*unstorable = clerk_json_is_sound(request->answer, request->answer_len);
 	return *fault ? NULL : result;
 }
 
@@ -220,29 +262,53 @@ total_count(Jsonb *answer)
 /*
  * An element of the array "data": one of the parts, or a scalar.
  */
-static Jsonb *
-page_element(JsonbContainer *data, int n, Jsonb **parts)
+static ClerkJsonPart
+page_element(JsonbContainer *data, int n, const ClerkJsonPart *parts)
 {
 	JsonbValue *element = getIthJsonbValueFromContainer(data, n);
 	JsonbValue *number;
 
 	if (element->type != jbvBinary)
-		return JsonbValueToJsonb(element);
+		return (ClerkJsonPart) {.jsonb = JsonbValueToJsonb(element)};
 	number = getIthJsonbValueFromContainer(element->val.binary.data, 0);
 	return parts[DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(number->val.numeric)))];
 }
 
+static void
+add_element(ClerkPage *page, const ClerkCall *call, const ClerkJsonPart *part, int position)
+{
+	const char *fault = part->fault;
+	ClerkLeftOut *left_out;
+
+	if (part->jsonb != NULL && call->endpoint == CLERK_LIST)
+		fault = element_fault(part->jsonb);
+	if (fault == NULL)
+	{
+		page->elements[page->count++] = part->jsonb;
+		return;
+	}
+	left_out = palloc0(sizeof(*left_out));
+	left_out->fault = fault;
+	left_out->position = position;
+	if (part->text != NULL)
+		left_out->id = clerk_json_salvage(part->text, part->len, "id");
+	page->left_out = lappend(page->left_out, left_out);
+}
+
 /*
- * The same for a listing.
+ * The same for a listing.  What cannot be used is left out alone; but where
+ * nothing is a connection, it is not a list of connections.
  */
 static ClerkPage *
-read_page(const ClerkHttpRequest *request, const char **fault)
+read_page(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault)
 {
-	Jsonb	  **parts;
+	ClerkJsonPart *parts;
 	Jsonb	   *answer = clerk_json_text_to_jsonb_parts(request->answer, request->answer_len, &parts, fault);
 	JsonbValue	buf;
 	JsonbValue *data;
 	ClerkPage  *page;
+	int			count;
+	bool		storable = false;
 
 	if (answer == NULL)
 		return NULL;
@@ -252,12 +318,23 @@ read_page(const ClerkHttpRequest *request, const char **fault)
 		*fault = JB_ROOT_IS_OBJECT(answer) ? "has no array \"data\"" : "is not a JSON object";
 		return NULL;
 	}
-	page = palloc(sizeof(*page));
-	page->count = (int) JsonContainerSize(data->val.binary.data);
+	count = (int) JsonContainerSize(data->val.binary.data);
+	page = palloc0(sizeof(*page));
 	page->total = total_count(answer);
-	page->elements = palloc(sizeof(Jsonb *) * Max(page->count, 1));
-	for (int i = 0; i < page->count; i++)
-		page->elements[i] = page_element(data->val.binary.data, i, parts);
+	page->received = count;
+	page->elements = palloc(sizeof(Jsonb *) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+	{
+		ClerkJsonPart part = page_element(data->val.binary.data, i, parts);
+
+		storable |= part.jsonb != NULL;
+		add_element(page, call, &part, i);
+	}
+	if (page->count == 0 && storable)
+	{
+		*fault = "is not a list of enterprise connections";
+		return NULL;
+	}
 	return page;
 }
 
@@ -269,6 +346,7 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 		.what = endpoint->what,
 		.creates = clerk_api_creates(call->endpoint),
 		.reads = strcmp(endpoint->method, "GET") == 0,
+		.posts = strcmp(endpoint->method, "POST") == 0,
 		.server_name = settings->server_name,
 		.base_url = settings->base_url,
 		.timeout = settings->timeout,
@@ -276,6 +354,7 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 		.secrets = lcons(settings->secret_key, list_copy(call->secrets)),
 	};
 	const char *fault = NULL;
+	bool		unstorable = false;
 
 	if (settings->proxy_password != NULL)
 		subject.secrets = lappend(subject.secrets, settings->proxy_password);
@@ -289,10 +368,18 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 	}
 	if (request->answer_len == 0)
 		fault = "is empty";
+	else if ((fault = clerk_report_packed(&subject, request)) != NULL)
+		 /* not to be read */ ;
 	else if (endpoint->shape == SHAPE_PAGE)
-		call->page = read_page(request, &fault);
+		call->page = read_page(call, request, &fault);
 	else
-		call->result = read_result(call, request, &fault);
+		call->result = read_result(call, request, &fault, &unstorable);
 	if (fault != NULL)
+	{
 		call->report = clerk_report_unreadable(&subject, request, fault);
+		call->report->unstorable = unstorable;
+		if (unstorable)
+			call->report->hint = endpoint->shape == SHAPE_URL ? NULL :
+				"The connection exists at Clerk. Change there what this database cannot store, or use one whose encoding is UTF8.";
+	}
 }

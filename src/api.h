@@ -25,11 +25,24 @@ typedef enum ClerkEndpoint
 	CLERK_LIST_TEST_RUNS
 } ClerkEndpoint;
 
+/* An id is longer in no table of ours; Clerk's have some 35 bytes. */
+#define CLERK_MAX_ID_LENGTH 255
+
+/* An element of a page that is left out. */
+typedef struct ClerkLeftOut
+{
+	char	   *id;				/* NULL: it has none that can be shown */
+	const char *fault;			/* "has ...", "is ..." */
+	int64		position;		/* on the page, from 0 */
+} ClerkLeftOut;
+
 /* What an endpoint that lists has answered. */
 typedef struct ClerkPage
 {
-	Jsonb	  **elements;		/* usually objects */
+	Jsonb	  **elements;		/* connections with an id; or test runs, usually objects */
 	int			count;
+	List	   *left_out;		/* ClerkLeftOut *; each fares by itself */
+	int64		received;		/* both together: so far the offset moves on */
 	int64		total;			/* of all pages; -1: it does not say */
 } ClerkPage;
 

@@ -132,7 +132,7 @@ batch_done(ClerkCall *call, void *arg)
 	{
 		if (call->endpoint == CLERK_UPDATE)
 			call->report->message = psprintf("the enterprise connection \"%s\" was created, but not completed: %s",
-											 item->id, call->report->message);
+											 clerk_report_id(item->id), call->report->message);
 		item->error = clerk_report_to_jsonb(call->report);
 		if (call->report->connection_id != NULL)
 			clerk_rollback_note_failed(batch->settings, call->report->connection_id);
@@ -163,7 +163,8 @@ created_context(void *arg)
 	initStringInfo(&ids);
 	for (int i = 0; i < batch->count; i++)
 		if (batch->items[i].id != NULL)
-			appendStringInfo(&ids, "%s\"%s\" (%d)", created++ ? ", " : "", batch->items[i].id, i + 1);
+			appendStringInfo(&ids, "%s\"%s\" (%d)", created++ ? ", " : "",
+							 clerk_report_id(batch->items[i].id), i + 1);
 	if (created > 0)
 		errcontext("creation of enterprise connections; these (by ordinal) exist at Clerk: %s", ids.data);
 }

@@ -219,7 +219,8 @@ named_to_jsonb(FunctionCallInfo fcinfo)
 static void
 created_context(void *arg)
 {
-	errcontext("tracking of the enterprise connection \"%s\", which exists at Clerk now", (char *) arg);
+	errcontext("tracking of the enterprise connection \"%s\", which exists at Clerk now",
+			   clerk_report_id(arg));
 }
 
 char *
@@ -273,7 +274,7 @@ complete_creation(const ClerkSettings *settings, const ClerkParams *params, Json
 		return completed;
 
 	report->message = psprintf("the enterprise connection \"%s\" was created, but not completed: %s",
-							   id, report->message);
+							   clerk_report_id(id), report->message);
 	report->hint = psprintf("Complete it with update_enterprise_connection(%s, %s%s).",
 							quote_literal_cstr(id),
 							params->patch->len > MAX_HINT_PARAMS ? "..." :

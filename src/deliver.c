@@ -79,12 +79,6 @@
  */
 #define LOCK_TIMEOUT "10ms"
 
-/*
- * Pages of a look-up.  The listing is newest first, so it ends where nothing is
- * young enough; a server that says so never would be asked without end.
- */
-#define LOOK_UP_PAGES 100
-
 /* How far Clerk's clock may be off, in us. */
 #define CLOCK_SKEW (5 * 60 * USECS_PER_SEC)
 
@@ -181,8 +175,9 @@ typedef struct LookUp
 	ClerkCall	call;
 	ClerkHttpRequest *request;
 	bool		claimed;		/* the claims are committed */
-	int			pages;
 	int64		offset;
+	ClerkListing listing;
+	int64		sent_at;		/* ms; the last page */
 	TimestampTz oldest;			/* nothing older can be meant */
 	bool		page_came;		/* to be looked through */
 	bool		answered;		/* every delivery has its outcome */
@@ -483,6 +478,19 @@ judged_paused(Delivery *delivery, const ClerkReport *report)
 }
 
 /*
+ * There was no socket for it: that is no attempt.
+ */
+static void
+judged_unsent(Delivery *delivery, const ClerkReport *report)
+{
+	delivery->outcome.error = clerk_report_to_jsonb(report);
+	delivery->outcome.http_status = report->status;
+	delivery->outcome.doubt_since = delivery->row->doubt_since;
+	delivery->outcome.uncounted = true;
+	judged(delivery, "queued", backoff(1));
+}
+
+/*
  * It may have happened: to be looked up when the request cannot be on its way
  * any more, that is, at the end of its lease.
  */
@@ -608,6 +616,8 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 	}
 	else if (clerk_is_duplicate(report))
 		judge_duplicate(delivery, report);
+	else if (report->retry == CLERK_RETRY_SHORTAGE)
+		judged_unsent(delivery, report);
 	else if (report->retry == CLERK_RETRY_IN_DOUBT)
 		judged_in_doubt(delivery, report);
 	else if (report->retry == CLERK_RETRY_NEVER)
@@ -1018,7 +1028,7 @@ find_server(Loop *loop, const char *name)
 static int
 places(Loop *loop, Server *server, const ClerkSettings *limits)
 {
-	int			room = MAX_CONNECTIONS - clerk_http_pending(loop->set);
+	int			room = clerk_http_room();
 	int			free = limits->max_concurrency - server->active;
 
 	free = Min(free, (2 * room - server->active + 2) / 3);
@@ -1366,6 +1376,7 @@ send_look_up(Loop *loop, LookUp *look_up)
 	look_up->request = clerk_api_request(look_up->settings, &look_up->call);
 	look_up->request->caller = look_up;
 	clerk_pace_count(look_up->settings);
+	look_up->sent_at = clerk_http_now();
 	clerk_http_send(loop->set, look_up->request);
 	MemoryContextSwitchTo(loop->context);
 }
@@ -1503,10 +1514,9 @@ search_page(LookUp *look_up, const ClerkPage *page)
 	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);
-	look_up->offset += page->count;
-	look_up->pages++;
-	return page->count > 0 && !old &&
-		(page->total >= 0 ? look_up->offset < page->total : page->count == CLERK_PAGE_SIZE);
+	look_up->offset += page->received;
+	return page->received > 0 && !old &&
+		(page->total >= 0 ? look_up->offset < page->total : page->received == CLERK_PAGE_SIZE);
 }
 
 /*
@@ -1554,21 +1564,6 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 }
 
 /*
- * The listing goes on and on.
- */
-static ClerkReport
-report_of_long_search(void)
-{
-	return (ClerkReport)
-	{
-		.sqlerrcode = ERRCODE_CLERK_ANSWER_UNREADABLE,
-			.message = psprintf("could not look up what became of the request: Clerk's list has no end after %d pages", LOOK_UP_PAGES),
-			.hint = "Check that the option api_url leads to Clerk's API.",
-			.retry_after = -1,
-	};
-}
-
-/*
  * A server that is paused goes on if it has accepted the key, whatever it
  * thinks of the request.
  */
@@ -1589,7 +1584,6 @@ take_page(Loop *loop, void *arg)
 	MemoryContext old = MemoryContextSwitchTo(look_up->context);
 	MemoryContext scratch = AllocSetContextCreate(look_up->context, "pg_clerk page", ALLOCSET_DEFAULT_SIZES);
 	ClerkReport *report;
-	ClerkReport endless;
 	bool		more = false;
 
 	MemoryContextSwitchTo(scratch);
@@ -1600,14 +1594,11 @@ take_page(Loop *loop, void *arg)
 	note_key(look_up->server, report);
 	if (look_up->call.page != NULL)
 		more = search_page(look_up, look_up->call.page);
+	if (more)
+		report = clerk_listing_bound(&look_up->listing, look_up->settings, "look up what may have been created",
+									 look_up->call.page, look_up->sent_at);
 	MemoryContextSwitchTo(look_up->context);
-	if (more && look_up->pages >= LOOK_UP_PAGES)
-	{
-		endless = report_of_long_search();
-		report = &endless;
-		more = false;
-	}
-	if (!more)
+	if (!more || report != NULL)
 		give_up_search(look_up, report);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);

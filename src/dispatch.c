@@ -24,6 +24,9 @@
 /* Where Clerk answers 429 without saying how long, in ms. */
 #define DEFAULT_RETRY_AFTER 1000
 
+/* Where this process had no socket for a request, it is tried again after so many ms. */
+#define SHORTAGE_RETRY 100
+
 /* Where it says 0, in ms: a server that repeats itself must not be hammered. */
 #define MIN_RETRY_AFTER 50
 
@@ -52,6 +55,7 @@ typedef struct Attempt
 	int64		give_up;		/* ms; no retry of a 429 after this */
 	int64		deadline;		/* ms; of this try */
 	int64		not_before;		/* ms; of a retry */
+	int64		short_until;	/* ms; waits for a socket so long; 0: does not wait */
 	int			tries;
 } Attempt;
 
@@ -160,10 +164,11 @@ send_attempt(Run *run, Attempt *attempt)
 	 * One call alone ends in time with all its retries.  Among many, the wait
 	 * for a place or for done() must not eat up a retry's time.
 	 */
-	if (attempt->tries == 0)
-		attempt->give_up = now + run->settings->timeout;
-	if (attempt->tries++ == 0 || run->dispatch->concurrency > 1)
+	if (attempt->give_up == 0)
+		attempt->give_up = attempt->deadline = now + run->settings->timeout;
+	if (run->dispatch->concurrency > 1)
 		attempt->deadline = now + run->settings->timeout;
+	attempt->tries++;
 	attempt->request = clerk_api_request(run->settings, attempt->call);
 	attempt->request->timeout = (int) Max(attempt->deadline - now, 1);
 	attempt->request->caller = attempt;
@@ -205,6 +210,22 @@ next_attempt(Run *run)
 }
 
 /*
+ * There was no socket for it: it waits its turn, as others free theirs.  That
+ * is no try.
+ */
+static bool
+wait_for_socket(Run *run, Attempt *attempt)
+{
+	int64		now = clerk_http_now();
+
+	attempt->tries--;
+	if (attempt->short_until == 0)
+		attempt->short_until = run->dispatch->concurrency > 1 ? now + run->settings->timeout : attempt->deadline;
+	attempt->not_before = now + SHORTAGE_RETRY;
+	return attempt->not_before < attempt->short_until;
+}
+
+/*
  * Is the failure one that may be tried again at once, and is there the time?
  */
 static bool
@@ -214,6 +235,9 @@ retry(Run *run, Attempt *attempt)
 	bool		limited = report != NULL && report->status == 429;
 	int64		pause;
 
+	if (report != NULL && report->retry == CLERK_RETRY_SHORTAGE)
+		return wait_for_socket(run, attempt);
+	attempt->short_until = 0;
 	if (report == NULL || report->retry != CLERK_RETRY_AT_ONCE)
 		return false;
 
@@ -274,13 +298,30 @@ finish_attempt(Run *run, ClerkHttpRequest *request)
 }
 
 /*
- * When does the first of the waiting attempts want to go?  -1 if none waits.
+ * Is there a socket for another one?  If nothing is under way, only trying
+ * shows.
+ */
+static bool
+has_room(const Run *run)
+{
+	return clerk_http_room() > 0 || clerk_http_pending(run->set) == 0;
+}
+
+/*
+ * When can the first of the waiting attempts go?  -1 if none waits, or if an
+ * answer has to free a place before.  Never a time that has passed, if nothing
+ * can be sent then: nobody would look for answers any more.
  */
 static int64
 next_wake(const Run *run)
 {
 	int64		first = -1;
 	dlist_iter	iter;
+
+	if (clerk_http_pending(run->set) >= run->dispatch->concurrency)
+		return -1;
+	if (!has_room(run))
+		return clerk_http_now() + SHORTAGE_RETRY;
 
 	dlist_foreach(iter, (dlist_head *) &run->waiting)
 	{
@@ -325,7 +366,7 @@ fill_places(Run *run)
 {
 	Attempt    *attempt;
 
-	while (clerk_http_pending(run->set) < run->dispatch->concurrency &&
+	while (clerk_http_pending(run->set) < run->dispatch->concurrency && has_room(run) &&
 		   (attempt = next_attempt(run)) != NULL && clerk_http_now() >= clerk_pace_next(run->settings))
 		send_attempt(run, attempt);
 }
@@ -419,6 +460,7 @@ static ClerkPage *
 copy_page(const ClerkPage *page)
 {
 	ClerkPage  *copy;
+	ListCell   *lc;
 
 	if (page == NULL)
 		return NULL;
@@ -427,6 +469,16 @@ copy_page(const ClerkPage *page)
 	copy->elements = palloc(sizeof(Jsonb *) * Max(page->count, 1));
 	for (int i = 0; i < page->count; i++)
 		copy->elements[i] = clerk_jsonb_copy(page->elements[i]);
+	copy->left_out = NIL;
+	foreach(lc, page->left_out)
+	{
+		ClerkLeftOut *left_out = palloc(sizeof(*left_out));
+
+		*left_out = *(ClerkLeftOut *) lfirst(lc);
+		left_out->id = copy_string(left_out->id);
+		left_out->fault = copy_string(left_out->fault);
+		copy->left_out = lappend(copy->left_out, left_out);
+	}
 	return copy;
 }
 

@@ -17,7 +17,9 @@
 #include "postgres.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,11 +37,24 @@
 /* Header lines beyond this in all are an attack, not an answer. */
 #define MAX_HEADER_BYTES (256 * 1024)
 
-/* A server that asks for more patience than a day does not mean it. */
-#define MAX_RETRY_AFTER (24 * 60 * 60)
+/*
+ * A server that asks for more patience than an hour, in s, is not obeyed any
+ * longer than that: one wrong answer of a proxy must not stop a server for a
+ * day.  The outbox's own backoff has the same bound.
+ */
+#define MAX_RETRY_AFTER (60 * 60)
 
-/* A header value longer than this is not worth showing. */
-#define MAX_HEADER_VALUE 256
+/*
+ * Of the files that PostgreSQL leaves to extensions in each process, so many
+ * stay free for others, such as the connections of postgres_fdw.
+ */
+#define SPARE_FILES 16
+
+/*
+ * Once a file could not be had, nothing new is begun for so many ms: one that
+ * is open may be closed meanwhile.
+ */
+#define SHORTAGE_PAUSE 100
 
 /*
  * Connections that stay open while no set needs more.  A session talks to one
@@ -53,16 +68,27 @@
 /* Streams on one HTTP/2 connection; libcurl's default of 100 opens more connections. */
 #define MAX_STREAMS 500
 
+/*
+ * What libcurl does for a request.  It lives in the memory context of the
+ * request, and has a callback there: whichever of the two contexts, this one
+ * or the set's, is reset first, takes it out of the other's reach.
+ */
 typedef struct ClerkHttpTransfer
 {
 	dlist_node	node;			/* in one of its set's lists */
 	ClerkHttpSet *set;
 	ClerkHttpRequest *request;
+	MemoryContextCallback cleanup;
 	CURL	   *easy;			/* NULL once released */
 	struct curl_slist *headers;
 	bool		in_multi;
+	bool		pending;		/* not yet returned by clerk_http_next */
 	bool		connecting;		/* may still need a new connection */
+	bool		opened;			/* a socket, at least one */
 	bool		too_large;
+	bool		kept_broke;		/* a kept connection broke before an answer came */
+	const char *shortage;		/* why it could not have a socket, in our words */
+	const char *own_fault;		/* in our words, of what a callback has refused */
 	size_t		header_bytes;
 	CURLcode	result;
 	char	   *answer;			/* malloc'd: callbacks cannot palloc */
@@ -79,7 +105,6 @@ struct ClerkHttpSet
 	dlist_head	finished;		/* not yet returned by clerk_http_next */
 	dlist_head	returned;		/* not yet released */
 	int			pending;
-	int			concurrency;
 	MemoryContextCallback cleanup;
 	bool		ended;
 };
@@ -91,11 +116,29 @@ typedef struct WatchedSocket
 } WatchedSocket;
 
 /*
+ * A socket that counts against the files that this process may open.  libcurl
+ * 7.88.1 and 8.0 to 8.1 close one whose connect is not finished without the
+ * close callback.  So a socket is known by its inode, too: where another one,
+ * or nothing, has its number, it has been closed.
+ */
+typedef struct OpenSocket
+{
+	curl_socket_t fd;
+	dev_t		device;
+	ino_t		inode;
+	ClerkHttpTransfer *opener;	/* NULL once that is over */
+} OpenSocket;
+
+/*
  * The process's one multi handle and what it wants to be woken for.
  */
 typedef struct Pool
 {
 	CURLM	   *multi;
+	OpenSocket *open;			/* malloc'd */
+	int			nopen;
+	int			open_size;
+	int64		shortage_until; /* ms; a file could not be had */
 	WatchedSocket *sockets;		/* malloc'd */
 	int			nsockets;
 	int			sockets_size;
@@ -103,12 +146,13 @@ typedef struct Pool
 	WaitEventSet *waits;
 	WatchedSocket *waited;		/* the sockets in waits; malloc'd */
 	int			nwaited;
-	bool		closed;			/* a socket was closed since waits was made */
+	bool		changed;		/* a socket was opened or closed since waits was made */
 	CURL	   *spare[SPARE_HANDLES];
 	int			nspare;
 	int			max_concurrency;	/* largest of the sets since multi was made */
 	dlist_head	sets;			/* that have not ended */
 	int			nsets;
+	int			pending;		/* transfers of all sets that are not finished */
 	bool		woken;			/* the latch was set */
 	int			connecting;		/* transfers that may need a new connection */
 } Pool;
@@ -196,27 +240,145 @@ timer_callback(CURLM *multi, long timeout_ms, void *arg)
 }
 
 /*
- * Connections count against the files that this process may open; beyond what
- * PostgreSQL leaves to others the connection fails, cleanly.
+ * Is it still the socket that was opened?
+ */
+static bool
+is_open(const OpenSocket *socket)
+{
+	struct stat st;
+
+	return fstat(socket->fd, &st) == 0 &&
+		st.st_dev == socket->device && st.st_ino == socket->inode;
+}
+
+static void
+forget_socket(int n)
+{
+	pool.open[n] = pool.open[--pool.nopen];
+	pool.changed = true;
+	ReleaseExternalFD();
+}
+
+/*
+ * Stop counting what libcurl has closed without a word: of one transfer, which
+ * is over, or of all.
+ */
+static void
+reconcile_sockets(const ClerkHttpTransfer *opener)
+{
+	for (int i = pool.nopen - 1; i >= 0; i--)
+	{
+		if (opener != NULL && pool.open[i].opener != opener)
+			continue;
+		if (!is_open(&pool.open[i]))
+			forget_socket(i);
+		else if (opener != NULL)
+			pool.open[i].opener = NULL;
+	}
+}
+
+/*
+ * The most sockets that this process opens.  One file stays free for the wait
+ * set, without which none of them is of any use.
+ */
+static int
+max_sockets(void)
+{
+	int			files = max_safe_fds / 3 - 1;
+
+	return Max(Max(files - SPARE_FILES, files / 2), 1);
+}
+
+static bool
+is_shortage(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+/*
+ * Take note of a new socket, which has been acquired.  False if memory is
+ * short.
+ */
+static bool
+note_socket(curl_socket_t fd, ClerkHttpTransfer *opener)
+{
+	struct stat st;
+
+	/* Its number is back, so the socket that had it is closed. */
+	for (int i = pool.nopen - 1; i >= 0; i--)
+		if (pool.open[i].fd == fd)
+			forget_socket(i);
+	if (pool.nopen == pool.open_size)
+	{
+		int			size = pool.open_size ? pool.open_size * 2 : 16;
+		OpenSocket *larger = realloc(pool.open, size * sizeof(*larger));
+
+		if (larger == NULL)
+			return false;
+		pool.open = larger;
+		pool.open_size = size;
+	}
+	if (fstat(fd, &st) != 0)
+		return false;
+	pool.open[pool.nopen++] = (OpenSocket)
+	{
+		.fd = fd,.device = st.st_dev,.inode = st.st_ino,.opener = opener
+	};
+	opener->opened = true;
+	pool.changed = true;
+	return true;
+}
+
+static curl_socket_t
+refuse_socket(ClerkHttpTransfer *transfer, const char *why)
+{
+	transfer->shortage = why;
+	pool.shortage_until = clerk_http_now() + SHORTAGE_PAUSE;
+	return CURL_SOCKET_BAD;
+}
+
+/*
+ * Sockets count against the files that this process may open.  Beyond what
+ * PostgreSQL leaves to extensions there is none, and the transfer, of which
+ * nothing was sent, fails by a local shortage.
  */
 static curl_socket_t
 open_callback(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
+	ClerkHttpTransfer *transfer = arg;
 	curl_socket_t fd;
 
-	if (!AcquireExternalFD())
-		return CURL_SOCKET_BAD;
+	if (pool.nopen >= max_sockets())
+		reconcile_sockets(NULL);
+	if (pool.nopen >= max_sockets() || !AcquireExternalFD())
+		return refuse_socket(transfer, "This process has as many open files as PostgreSQL allows it.");
 	fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 	if (fd == CURL_SOCKET_BAD)
+	{
+		int			error = errno;
+
 		ReleaseExternalFD();
+		if (is_shortage(error))
+			return refuse_socket(transfer, error == EMFILE || error == ENFILE ?
+								 "The operating system allows no more open files." :
+								 "The operating system is short of memory.");
+		return CURL_SOCKET_BAD;
+	}
+	if (!note_socket(fd, transfer))
+	{
+		(void) close(fd);
+		ReleaseExternalFD();
+		return refuse_socket(transfer, "This process is short of memory.");
+	}
 	return fd;
 }
 
 static int
 close_callback(void *arg, curl_socket_t fd)
 {
-	ReleaseExternalFD();
-	pool.closed = true;
+	for (int i = pool.nopen - 1; i >= 0; i--)
+		if (pool.open[i].fd == fd)
+			forget_socket(i);
 	return close(fd);
 }
 
@@ -231,8 +393,9 @@ connecting_ends(ClerkHttpTransfer *transfer)
 /*
  * Called when a connection is there and sending begins.  If libcurl comes
  * here twice, it is about to repeat the request on a new connection because
- * an old one broke without an answer; of the first attempt, Clerk may have
- * taken all that was sent.
+ * an old one broke without an answer.  Of the first attempt, Clerk may have
+ * taken all that was sent; so whether it is sent again, the caller decides,
+ * and counts.
  */
 static int
 prereq_callback(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
@@ -241,9 +404,13 @@ prereq_callback(void *arg, char *remote_ip, char *local_ip, int remote_port, int
 	ClerkHttpRequest *request = transfer->request;
 	long		sent = 0;
 
-	if (request->started && !request->repeatable &&
+	if (request->started &&
 		(curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent) != CURLE_OK || sent > 0))
+	{
+		transfer->kept_broke = true;
+		transfer->own_fault = "A connection that had been kept open was closed before an answer came";
 		return CURL_PREREQFUNC_ABORT;
+	}
 	request->started = true;
 	return CURL_PREREQFUNC_OK;
 }
@@ -262,7 +429,10 @@ write_callback(char *data, size_t size, size_t count, void *arg)
 		char	   *moved = realloc(transfer->answer, larger);
 
 		if (moved == NULL)
+		{
+			transfer->own_fault = "This process is short of memory for the answer";
 			return CURL_WRITEFUNC_ERROR;
+		}
 		transfer->answer = moved;
 		transfer->answer_size = larger;
 	}
@@ -297,11 +467,16 @@ header_callback(char *data, size_t size, size_t count, void *arg)
  *-------------------------------------------------------------------------
  */
 
+static void pool_make_waits(void);
+
 static void
 pool_init(void)
 {
 	static bool global_done = false;
 
+	/* First of all its file: later there may be only as many as sockets take. */
+	if (pool.waits == NULL)
+		pool_make_waits();
 	if (pool.multi != NULL)
 		return;
 
@@ -319,6 +494,9 @@ pool_init(void)
 	curl_multi_setopt(pool.multi, CURLMOPT_TIMERFUNCTION, timer_callback);
 	curl_multi_setopt(pool.multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
 	curl_multi_setopt(pool.multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long) MAX_STREAMS);
+
+	/* Beyond it, idle connections are closed to make room for a new one. */
+	curl_multi_setopt(pool.multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) max_sockets());
 	pool.max_concurrency = 0;
 }
 
@@ -333,6 +511,7 @@ pool_close(void)
 	pool.multi = NULL;
 	pool.timer = -1;
 	pool.nsockets = 0;
+	reconcile_sockets(NULL);
 }
 
 static CURL *
@@ -390,9 +569,26 @@ pool_act_on_timer(void)
 static bool
 waits_are_right(void)
 {
-	return pool.waits != NULL && !pool.closed && pool.nwaited == pool.nsockets &&
+	return pool.waits != NULL && !pool.changed && pool.nwaited == pool.nsockets &&
 		(pool.nsockets == 0 ||
 		 memcmp(pool.waited, pool.sockets, pool.nsockets * sizeof(WatchedSocket)) == 0);
+}
+
+/*
+ * An empty set of what to wait for.  PostgreSQL would say XX000 if there is no
+ * file for it.
+ */
+static WaitEventSet *
+new_waits(int nevents)
+{
+	if (!AcquireExternalFD())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("no free file descriptor to wait for Clerk"),
+				 errdetail("This process has as many open files as PostgreSQL allows it."),
+				 errhint("Close other connections of this session, such as those of foreign tables, or raise max_files_per_process.")));
+	ReleaseExternalFD();
+	return clerk_create_wait_event_set(nevents);
 }
 
 /*
@@ -409,9 +605,10 @@ pool_make_waits(void)
 	if (pool.waits != NULL)
 		FreeWaitEventSet(pool.waits);
 	pool.waits = NULL;
-	pool.waits = clerk_create_wait_event_set(pool.nsockets + 2);
+	pool.waits = new_waits(pool.nsockets + 2);
 	AddWaitEventToSet(pool.waits, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(pool.waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	if (IsUnderPostmaster)
+		AddWaitEventToSet(pool.waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	for (int i = 0; i < pool.nsockets; i++)
 	{
 		int			what = pool.sockets[i].what;
@@ -423,7 +620,7 @@ pool_make_waits(void)
 		pool.waited[i] = pool.sockets[i];
 	}
 	pool.nwaited = pool.nsockets;
-	pool.closed = false;
+	pool.changed = false;
 }
 
 /*
@@ -468,6 +665,21 @@ pool_wait(int64 until)
 }
 
 /*
+ * libcurl has nothing more to do for a transfer.
+ */
+static void
+take_from_multi(ClerkHttpTransfer *transfer)
+{
+	if (!transfer->in_multi)
+		return;
+	curl_multi_remove_handle(pool.multi, transfer->easy);
+	transfer->in_multi = false;
+	pool.pending--;
+	if (transfer->opened)
+		reconcile_sockets(transfer);
+}
+
+/*
  * Move the transfers that libcurl has finished to their sets' finished lists.
  */
 static void
@@ -484,8 +696,7 @@ pool_collect(void)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &transfer);
 		transfer->result = message->data.result;
-		curl_multi_remove_handle(pool.multi, transfer->easy);
-		transfer->in_multi = false;
+		take_from_multi(transfer);
 		dlist_delete(&transfer->node);
 		dlist_push_tail(&transfer->set->finished, &transfer->node);
 	}
@@ -497,18 +708,20 @@ pool_collect(void)
  */
 
 /*
- * Release what libcurl holds of a transfer.  Called from a memory context
- * callback too, so it throws nothing.
+ * Release what libcurl holds of a transfer, and leave its set.  Called from
+ * memory context callbacks too, so it throws nothing; once it is released, the
+ * set may be gone.
  */
 static void
 transfer_release(ClerkHttpTransfer *transfer)
 {
 	if (transfer->easy == NULL)
 		return;
-	if (transfer->in_multi)
-		curl_multi_remove_handle(pool.multi, transfer->easy);
-	transfer->in_multi = false;
+	take_from_multi(transfer);
 	connecting_ends(transfer);
+	if (transfer->pending)
+		transfer->set->pending--;
+	transfer->pending = false;
 	give_handle_back(transfer->easy);
 	transfer->easy = NULL;
 	curl_slist_free_all(transfer->headers);
@@ -516,6 +729,13 @@ transfer_release(ClerkHttpTransfer *transfer)
 	free(transfer->answer);
 	transfer->answer = NULL;
 	dlist_delete(&transfer->node);
+	transfer->set = NULL;
+}
+
+static void
+transfer_cleanup(void *arg)
+{
+	transfer_release(arg);
 }
 
 #define SET_OPTION(option, value) \
@@ -553,6 +773,16 @@ set_headers(ClerkHttpTransfer *transfer)
 	SET_OPTION(CURLOPT_HTTPHEADER, transfer->headers);
 }
 
+/*
+ * A libcurl that was built without HTTP/2 refuses to be asked for it.
+ */
+static long
+http_version(void)
+{
+	return (curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTP2) ?
+		CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1;
+}
+
 static void
 set_method(ClerkHttpTransfer *transfer)
 {
@@ -569,7 +799,7 @@ set_method(ClerkHttpTransfer *transfer)
 	SET_OPTION(CURLOPT_PATH_AS_IS, 1L);
 	SET_OPTION(CURLOPT_PROTOCOLS_STR, strncmp(request->url, "https:", 6) == 0 ? "https" : "http");
 	SET_OPTION(CURLOPT_FOLLOWLOCATION, 0L);
-	SET_OPTION(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
+	SET_OPTION(CURLOPT_HTTP_VERSION, http_version());
 	SET_OPTION(CURLOPT_PIPEWAIT, strncmp(request->url, "https:", 6) == 0 ? 1L : 0L);
 	SET_OPTION(CURLOPT_TIMEOUT_MS, (long) request->timeout);
 	SET_OPTION(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout);
@@ -607,6 +837,7 @@ set_callbacks(ClerkHttpTransfer *transfer)
 	SET_OPTION(CURLOPT_PREREQFUNCTION, prereq_callback);
 	SET_OPTION(CURLOPT_PREREQDATA, (void *) transfer);
 	SET_OPTION(CURLOPT_OPENSOCKETFUNCTION, open_callback);
+	SET_OPTION(CURLOPT_OPENSOCKETDATA, (void *) transfer);
 	SET_OPTION(CURLOPT_CLOSESOCKETFUNCTION, close_callback);
 
 	/* SIGALRM is PostgreSQL's. */
@@ -660,6 +891,48 @@ retry_after(ClerkHttpTransfer *transfer)
 }
 
 /*
+ * Why there is no answer, as a sentence without its full stop: in libcurl's
+ * words, unless a callback of ours was the reason.  What fills its buffer was
+ * cut, and could end in a part of a secret that is not found any more.
+ */
+static char *
+fault_text(const ClerkHttpTransfer *transfer)
+{
+	const char *text = transfer->error;
+	char	   *fault;
+
+	if (transfer->own_fault != NULL)
+		return pstrdup(transfer->own_fault);
+	if (*text == '\0' || strlen(text) >= CURL_ERROR_SIZE - 1)
+		text = curl_easy_strerror(transfer->result);
+	fault = pstrdup(text);
+
+	/* libcurl may quote bytes from the network, in whatever encoding. */
+	for (char *p = fault; *p; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
+	return fault;
+}
+
+/*
+ * Was it a lack of something in this process or on this machine that stopped
+ * the transfer before it began?
+ */
+static const char *
+shortage_of(const ClerkHttpTransfer *transfer)
+{
+	if (transfer->request->started || transfer->result == CURLE_OK)
+		return NULL;
+	if (transfer->shortage != NULL)
+		return transfer->shortage;
+	if (transfer->result == CURLE_OUT_OF_MEMORY)
+		return "This process is short of memory.";
+	if (strstr(transfer->error, "thread failed to start") != NULL)
+		return "The operating system allows no more threads.";
+	return NULL;
+}
+
+/*
  * Fill in the answering half of the request.
  */
 static void
@@ -673,27 +946,27 @@ transfer_report(ClerkHttpTransfer *transfer)
 	request->answer = transfer->answer;
 	request->answer_len = transfer->answer_len;
 	request->retry_after = retry_after(transfer);
+	request->kept_broke = transfer->kept_broke;
 	request->fault = NULL;
 	request->fault_kind = fault_kind(transfer->result);
 
 	if (transfer->result == CURLE_OK)
-		request->outcome = CLERK_HTTP_ANSWERED;
-	else if (transfer->too_large)
-		request->outcome = CLERK_HTTP_TOO_LARGE;
-	else
-		request->outcome = request->started ? CLERK_HTTP_BROKEN : CLERK_HTTP_NOT_SENT;
-
-	if (transfer->result != CURLE_OK)
 	{
-		const char *text = transfer->error[0] ? transfer->error :
-			curl_easy_strerror(transfer->result);
-
-		/* libcurl may quote bytes from the network, in whatever encoding. */
-		request->fault = pstrdup(text);
-		for (char *p = request->fault; *p; p++)
-			if (*p < ' ' || *p > '~')
-				*p = '?';
+		request->outcome = CLERK_HTTP_ANSWERED;
+		return;
 	}
+	request->fault = fault_text(transfer);
+	if (transfer->too_large)
+		request->outcome = CLERK_HTTP_TOO_LARGE;
+	else if (request->started)
+		request->outcome = CLERK_HTTP_BROKEN;
+	else if (shortage_of(transfer) != NULL)
+	{
+		request->outcome = CLERK_HTTP_SHORTAGE;
+		request->fault = pstrdup(shortage_of(transfer));
+	}
+	else
+		request->outcome = CLERK_HTTP_NOT_SENT;
 }
 
 /*-------------------------------------------------------------------------
@@ -730,7 +1003,7 @@ clerk_http_begin(int concurrency)
 	dlist_init(&set->running);
 	dlist_init(&set->finished);
 	dlist_init(&set->returned);
-	set->concurrency = concurrency;
+	concurrency = Min(concurrency, max_sockets());
 	set->cleanup.func = set_cleanup;
 	set->cleanup.arg = set;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &set->cleanup);
@@ -754,19 +1027,24 @@ clerk_http_begin(int concurrency)
 void
 clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request)
 {
-	ClerkHttpTransfer *transfer = palloc0(sizeof(*transfer));
+	MemoryContext context = GetMemoryChunkContext(request);
+	ClerkHttpTransfer *transfer = MemoryContextAllocZero(context, sizeof(*transfer));
 	CURLMcode	code;
 
-	Assert(set->pending < set->concurrency);
+	Assert(!set->ended);
 	transfer->set = set;
 	transfer->request = request;
+	transfer->cleanup.func = transfer_cleanup;
+	transfer->cleanup.arg = transfer;
+	MemoryContextRegisterResetCallback(context, &transfer->cleanup);
 	transfer->easy = take_handle();
 	if (transfer->easy == NULL)
 		out_of_memory();
 
-	/* From here on the set's callback releases it. */
+	/* From here on either callback releases it. */
 	dlist_push_tail(&set->running, &transfer->node);
 	set->pending++;
+	transfer->pending = true;
 	request->transfer = transfer;
 	request->started = false;
 
@@ -778,8 +1056,18 @@ clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request)
 	if (code != CURLM_OK)
 		out_of_memory();
 	transfer->in_multi = true;
+	pool.pending++;
 	transfer->connecting = true;
 	pool.connecting++;
+}
+
+int
+clerk_http_room(void)
+{
+	/* If nothing is under way, only trying shows, and no answer frees a socket. */
+	if (pool.pending > 0 && clerk_http_now() < pool.shortage_until)
+		return 0;
+	return Max(max_sockets() - pool.pending, 0);
 }
 
 /*
@@ -796,6 +1084,7 @@ take_finished(ClerkHttpSet *set)
 	dlist_delete(&transfer->node);
 	dlist_push_tail(&set->returned, &transfer->node);
 	set->pending--;
+	transfer->pending = false;
 	transfer_report(transfer);
 	return transfer->request;
 }
@@ -880,7 +1169,7 @@ clerk_http_header(const ClerkHttpRequest *request, const char *name)
 	if (curl_easy_header(request->transfer->easy, name, header->amount - 1,
 						 CURLH_HEADER, -1, &header) != CURLHE_OK)
 		return NULL;
-	value = pnstrdup(header->value, MAX_HEADER_VALUE);
+	value = pstrdup(header->value);
 	for (char *p = value; *p; p++)
 		if (*p < ' ' || *p > '~')
 			return NULL;

@@ -17,6 +17,7 @@ typedef enum ClerkHttpOutcome
 {
 	CLERK_HTTP_ANSWERED,		/* a whole answer came */
 	CLERK_HTTP_NOT_SENT,		/* no connection: nothing of the request was sent */
+	CLERK_HTTP_SHORTAGE,		/* no socket in this process: nothing was even tried */
 	CLERK_HTTP_BROKEN,			/* it may have been received, no whole answer came */
 	CLERK_HTTP_TOO_LARGE		/* the answer is larger than max_answer, or its headers absurd */
 } ClerkHttpOutcome;
@@ -30,8 +31,10 @@ typedef enum ClerkHttpFault
 } ClerkHttpFault;
 
 /*
- * Request and answer.  All that is pointed to must live until the request is
- * finished or its set ended; no string is copied.
+ * Request and answer.  It must be palloc'd: the context that it is in owns what
+ * belongs to it, and when that is reset, the request is abandoned.  All that is
+ * pointed to must live as long, or until the request is finished or its set
+ * ended; no string is copied.
  */
 typedef struct ClerkHttpRequest
 {
@@ -41,7 +44,6 @@ typedef struct ClerkHttpRequest
 	List	   *headers;		/* of char *, "Name: value", one line each */
 	const char *body;			/* NULL: none */
 	size_t		body_len;
-	bool		repeatable;		/* may be received twice without harm */
 	int			timeout;		/* ms, for all of it */
 	int			connect_timeout;	/* ms */
 	size_t		max_answer;		/* bytes */
@@ -57,7 +59,9 @@ typedef struct ClerkHttpRequest
 	char	   *answer;			/* the body so far, ends in an added NUL; may be NULL */
 	size_t		answer_len;
 	int64		retry_after;	/* ms, from the answer's Retry-After; -1: none */
-	char	   *fault;			/* libcurl's words if not answered, ASCII */
+	bool		kept_broke;		/* BROKEN, as a kept connection was closed meanwhile */
+	char	   *fault;			/* if not answered: why, ASCII; for SHORTAGE a sentence,
+								 * else (libcurl's words) without a full stop */
 	ClerkHttpFault fault_kind;
 
 	void	   *caller;			/* for the caller's use */
@@ -67,9 +71,12 @@ typedef struct ClerkHttpRequest
 typedef struct ClerkHttpSet ClerkHttpSet;
 
 /*
- * Begin a set of at most so many requests at a time.  It lives in the current
- * memory context; when that is reset, by an ERROR too, what is still under
- * way is abandoned and everything released.
+ * Begin a set of about so many requests at a time (that many connections are
+ * kept meanwhile, if there are files for them).  It lives in the current memory
+ * context; when that is reset, by an ERROR too, what is still under way is
+ * abandoned and everything released.  It does not matter which is reset first,
+ * the set's context or that of a request.  Raises 53000 if there is no file to
+ * wait with.
  */
 extern ClerkHttpSet *clerk_http_begin(int concurrency);
 
@@ -79,6 +86,14 @@ extern ClerkHttpSet *clerk_http_begin(int concurrency);
  */
 extern void clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request);
 extern void clerk_http_push(void);
+
+/*
+ * How many more requests can be sent now by this process, over all sets, so
+ * that each finds a socket.  0: none until one is finished, or a moment has
+ * passed; never if none is under way.  What is sent beyond it may end as
+ * CLERK_HTTP_SHORTAGE.
+ */
+extern int	clerk_http_room(void);
 
 /*
  * Wait until a request of the set is finished and return it; NULL if none is
@@ -97,8 +112,8 @@ extern bool clerk_http_was_woken(void);
 extern int	clerk_http_pending(const ClerkHttpSet *set);
 
 /*
- * A header of a finished request's answer, palloc'd, printable ASCII only;
- * NULL if there is none.  (The last one if there are several.)
+ * A header of a finished request's answer, palloc'd, whole, printable ASCII
+ * only; NULL if there is none.  (The last one if there are several.)
  */
 extern char *clerk_http_header(const ClerkHttpRequest *request, const char *name);
 

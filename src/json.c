@@ -387,6 +387,96 @@ clerk_jsonb_copy(const Jsonb *jsonb)
 	return jsonb ? memcpy(palloc(VARSIZE(jsonb)), jsonb, VARSIZE(jsonb)) : NULL;
 }
 
+bool
+clerk_json_is_sound(const char *text, size_t len)
+{
+	bool		long_integers;
+
+	return find_text_fault(text, len, &long_integers, NULL) == NULL &&
+		clerk_compat_json_is_valid(unconstify(char *, text), len);
+}
+
+static bool
+is_one_of(const JsonbValue *name, const char *const *names)
+{
+	for (; *names != NULL; names++)
+		if (name->val.string.len == (int) strlen(*names) &&
+			memcmp(name->val.string.val, *names, name->val.string.len) == 0)
+			return true;
+	return false;
+}
+
+static bool
+has_member(Jsonb *jsonb, const char *const *names)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&jsonb->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+		if (token == WJB_KEY && is_one_of(&value, names))
+			return true;
+	return false;
+}
+
+/* A copy of a tree without members of some names. */
+typedef struct ClerkJsonPruning
+{
+	ClerkJson  *to;
+	const char *const *names;
+} ClerkJsonPruning;
+
+static ClerkJson *without(ClerkJson *json, const char *const *names);
+
+static bool
+copy_unless_named(const char *name, ClerkJson *value, void *arg)
+{
+	ClerkJsonPruning *pruning = arg;
+	const char *const *each = pruning->names;
+
+	while (*each != NULL && strcmp(*each, name) != 0)
+		each++;
+	if (*each == NULL)
+		clerk_json_set(pruning->to, name, without(value, pruning->names));
+	return true;
+}
+
+static ClerkJson *
+without(ClerkJson *json, const char *const *names)
+{
+	ClerkJsonPruning pruning = {.to = json,.names = names};
+
+	check_stack_depth();
+	if (json_object_is_type(json, json_type_array))
+	{
+		pruning.to = clerk_json_new_array();
+		for (int i = 0; i < clerk_json_length(json); i++)
+			clerk_json_append(pruning.to, without(clerk_json_element(json, i), names));
+	}
+	else if (json_object_is_type(json, json_type_object))
+	{
+		pruning.to = clerk_json_new_object();
+		clerk_json_each(json, copy_unless_named, &pruning);
+	}
+	return pruning.to;
+}
+
+Jsonb *
+clerk_jsonb_without(Jsonb *jsonb, const char *const *names)
+{
+	const char *fault;
+	ClerkJson  *json;
+
+	if (!has_member(jsonb, names))
+		return jsonb;
+	json = clerk_json_from_jsonb(jsonb, &fault);
+	if (json == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the JSON value %s", fault)));
+	return clerk_json_to_jsonb(without(json, names));
+}
+
 char *
 clerk_jsonb_string(Jsonb *object, const char *name)
 {
@@ -438,7 +528,7 @@ clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault)
 }
 
 Jsonb *
-clerk_json_text_to_jsonb_parts(const char *text, size_t len, Jsonb ***parts, const char **fault)
+clerk_json_text_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault)
 {
 	ClerkJsonCuts cuts;
 	MemoryContext work;
@@ -457,9 +547,16 @@ clerk_json_text_to_jsonb_parts(const char *text, size_t len, Jsonb ***parts, con
 	*parts = palloc(sizeof(**parts) * Max(cuts.count, 1));
 	for (int i = 0; result != NULL && i < cuts.count; i++)
 	{
-		(*parts)[i] = checked_text_to_jsonb(cuts.begins[i], cuts.lens[i], work, fault);
-		if ((*parts)[i] == NULL)
+		ClerkJsonPart *part = &(*parts)[i];
+
+		part->text = cuts.begins[i];
+		part->len = cuts.lens[i];
+		part->jsonb = checked_text_to_jsonb(part->text, part->len, work, &part->fault);
+		if (part->fault == not_json)
+		{
+			*fault = part->fault;
 			result = NULL;
+		}
 	}
 	MemoryContextDelete(work);
 	pfree(cuts.rest.data);

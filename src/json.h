@@ -69,12 +69,33 @@ extern Jsonb *clerk_json_text_to_jsonb(const char *text, size_t len, const char 
 /*
  * The same in pieces, for a listing, whose elements are many and wanted one by
  * one: each container two levels below the root becomes a jsonb of its own,
- * (*parts)[n], and in its place the result has the array [n].
+ * (*parts)[n], and in its place the result has the array [n].  A part that is
+ * JSON, but that jsonb cannot hold, is alone in that.
  */
-extern Jsonb *clerk_json_text_to_jsonb_parts(const char *text, size_t len, Jsonb ***parts, const char **fault);
+typedef struct ClerkJsonPart
+{
+	Jsonb	   *jsonb;			/* NULL: it cannot be held */
+	const char *fault;			/* why, as above */
+	const char *text;			/* in the text that was given */
+	size_t		len;
+} ClerkJsonPart;
+
+extern Jsonb *clerk_json_text_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault);
+
+/*
+ * Is it well-formed JSON within our limits, whether or not jsonb can hold it in
+ * this database?
+ */
+extern bool clerk_json_is_sound(const char *text, size_t len);
 
 /* A copy, palloc'd; NULL for NULL. */
 extern Jsonb *clerk_jsonb_copy(const Jsonb *jsonb);
+
+/*
+ * The same without the members of one of these names (NULL at the end) at any
+ * depth; the value itself if it has none.
+ */
+extern Jsonb *clerk_jsonb_without(Jsonb *jsonb, const char *const *names);
 
 /* A string member of a jsonb object, palloc'd; NULL if there is none. */
 extern char *clerk_jsonb_string(Jsonb *object, const char *name);

@@ -74,7 +74,21 @@ same_string(ClerkJson *body, ClerkJson *connection, const char *name)
 }
 
 /*
- * How many of the domains of a body has a connection?  Clerk lower-cases them.
+ * Clerk lower-cases domains: ASCII's letters, whatever the database's locale.
+ */
+static bool
+same_domain(const char *a, const char *b)
+{
+	while (*a != '\0' && pg_ascii_tolower((unsigned char) *a) == pg_ascii_tolower((unsigned char) *b))
+	{
+		a++;
+		b++;
+	}
+	return *a == *b;
+}
+
+/*
+ * How many of the domains of a body has a connection?
  */
 static int
 shared_domains(ClerkJson *body, ClerkJson *connection, int *wanted_count, int *found_count)
@@ -93,7 +107,7 @@ shared_domains(ClerkJson *body, ClerkJson *connection, int *wanted_count, int *f
 			const char *a = clerk_json_string(clerk_json_element(wanted, i), NULL);
 			const char *b = clerk_json_string(clerk_json_element(found, j), NULL);
 
-			if (a && b && pg_strcasecmp(a, b) == 0)
+			if (a && b && same_domain(a, b))
 			{
 				shared++;
 				break;
@@ -126,7 +140,7 @@ find_created(const Upsert *upsert, const ClerkBody *body, char **other)
 {
 	const char *fault;
 	ClerkJson  *wanted = clerk_json_parse(body->text, body->len, &fault);
-	ClerkPager *pager = clerk_pager(upsert->settings, CLERK_LIST, NULL, NULL, -1);
+	ClerkPager *pager = clerk_pager(upsert->settings, CLERK_LIST, NULL, NULL, -1, false);
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "pg_clerk look-up", ALLOCSET_DEFAULT_SIZES);
 	Jsonb	   *connection;
@@ -216,10 +230,11 @@ refuse_duplicate(const Upsert *upsert, ClerkReport *report, const char *other)
 	char	   *key = other ? clerk_tracked_key(upsert->settings->server_name, other) : NULL;
 
 	if (key != NULL)
-		report->hint = psprintf("Connection \"%s\", which has one of the domains, belongs to the key \"%s\".", other, key);
+		report->hint = psprintf("Connection \"%s\", which has one of the domains, belongs to the key \"%s\".",
+								clerk_report_id(other), key);
 	else if (other != NULL)
 		report->hint = psprintf("Connection \"%s\" has one of the domains. If it is the one that is meant, bind it to the key with "
-								"adopt_enterprise_connection(%s, %s%s).", other,
+								"adopt_enterprise_connection(%s, %s%s).", clerk_report_id(other),
 								quote_literal_cstr(upsert->key), quote_literal_cstr(other),
 								clerk_server_clause(upsert->settings));
 	clerk_report_raise(ERROR, report);
@@ -260,20 +275,39 @@ adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *repo
 	return updated;
 }
 
+/*
+ * Say of a failure that it is not the connection that was known.
+ */
+static void
+add_anew(ClerkReport *report, const char *gone)
+{
+	char	   *anew = psprintf("Connection \"%s\", which had the key, does not exist at Clerk any more; a new one was to be created.",
+								clerk_report_id(gone));
+
+	report->detail = report->detail ? psprintf("%s\n%s", anew, report->detail) : anew;
+}
+
+/*
+ * gone: the id of the connection that the key had, if Clerk knows it no more.
+ */
 static Jsonb *
-create_under_key(const Upsert *upsert)
+create_under_key(const Upsert *upsert, const char *gone)
 {
 	ClerkParams *params = clerk_read_params(upsert->settings, upsert->params, NULL,
 											CLERK_OPERATION_CREATE);
 	ClerkReport *report;
 	Jsonb	   *result = clerk_create(upsert->settings, params, upsert->key, &report);
 
+	if (result == NULL && gone != NULL)
+		add_anew(report, gone);
 	if (result == NULL && clerk_is_duplicate(report) &&
 		(result = adopt_created(upsert, params, report)) == NULL)
 	{
 		/* What was in the way is gone: once more. */
 		(void) clerk_lock_key(upsert->settings->server_name, upsert->key);
 		result = clerk_create(upsert->settings, params, upsert->key, &report);
+		if (result == NULL && gone != NULL)
+			add_anew(report, gone);
 	}
 	if (result == NULL)
 		clerk_report_raise(ERROR, report);
@@ -306,7 +340,7 @@ upsert_enterprise_connection(PG_FUNCTION_ARGS)
 		(void) clerk_untrack(upsert.settings->server_name, known->id);
 		(void) clerk_lock_key(upsert.settings->server_name, upsert.key);
 	}
-	PG_RETURN_JSONB_P(create_under_key(&upsert));
+	PG_RETURN_JSONB_P(create_under_key(&upsert, known ? known->id : NULL));
 }
 
 /*

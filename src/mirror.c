@@ -57,6 +57,7 @@ typedef struct Mirror
 	int64		end;			/* where the listing ends, as far as known */
 	int64		page_size;
 	int64		read;			/* connections so far */
+	ClerkListing listing;
 
 	/* sorted ids: those on the pages, and rows that are on none; may spill */
 	Tuplesortstate *seen;
@@ -185,11 +186,22 @@ note_change(Datum id, Datum key, ClerkChange change, void *arg)
 static void
 take_page(Mirror *mirror, const ClerkPage *page)
 {
+	ListCell   *lc;
+
 	for (int i = 0; mirror->before != NULL && i < page->count; i++)
 	{
 		char	   *id = clerk_jsonb_string(page->elements[i], "id");
 
 		if (id != NULL)
+			put_id(mirror->seen, id);
+	}
+
+	/* What is left out exists all the same. */
+	foreach(lc, page->left_out)
+	{
+		const char *id = ((ClerkLeftOut *) lfirst(lc))->id;
+
+		if (mirror->before != NULL && id != NULL)
 			put_id(mirror->seen, id);
 	}
 	clerk_mirror_page(mirror->settings->server_name, mirror->before, page->elements, page->count, note_change, mirror);
@@ -201,11 +213,19 @@ page_done(ClerkCall *call, void *arg)
 	Mirror	   *mirror = arg;
 	PageCall   *page = call->caller;
 	MemoryContext old;
+	ClerkReport *endless;
 
 	if (call->report != NULL)
 		clerk_report_raise(ERROR, call->report);
+
+	/* By its pages alone: many are waited for at the same time. */
+	endless = clerk_listing_bound(&mirror->listing, mirror->settings, "mirror the enterprise connections",
+								  call->page, clerk_http_now());
+	if (endless != NULL)
+		clerk_report_raise(ERROR, endless);
+	clerk_warn_left_out(call->page, "enterprise connection", page->offset);
 	old = MemoryContextSwitchTo(mirror->scratch);
-	note_extent(mirror, page, call->page->count, call->page->total);
+	note_extent(mirror, page, call->page->received, call->page->total);
 	take_page(mirror, call->page);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(mirror->scratch);
@@ -302,8 +322,9 @@ unseen_done(ClerkCall *call, void *arg)
 		remove_row(mirror, call->id);
 	else
 	{
+		/* What cannot be stored keeps the row that it has. */
 		call->report->message = psprintf("%s (of connection \"%s\")", call->report->message, call->id);
-		clerk_report_raise(ERROR, call->report);
+		clerk_report_raise(call->report->unstorable ? WARNING : ERROR, call->report);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(mirror->scratch);

@@ -24,6 +24,18 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+/*
+ * A listing ends after so many pages: that is five million connections, in
+ * Clerk's pages of 500, and still an end for who gets one at a time.
+ */
+#define MAX_PAGES 10000
+
+/* A server that says to have more than so many is not taken at its word. */
+#define MAX_TOTAL (INT64CONST(10) * 1000 * 1000)
+
+/* So many ms of waiting for pages: a million connections, at 300 ms a page. */
+#define MAX_WAIT (10 * 60 * 1000)
+
 PG_FUNCTION_INFO_V1(list_enterprise_connections);
 PG_FUNCTION_INFO_V1(list_enterprise_connection_test_runs);
 
@@ -33,7 +45,10 @@ struct ClerkPager
 	ClerkEndpoint endpoint;
 	const char *id;
 	const char *query;
+	bool		warn;
 	int64		left;			/* rows still wanted, -1: all */
+	ClerkListing listing;
+	ClerkReport *endless;		/* in the page's context; NULL: not so far */
 	int64		offset;			/* of the next page */
 	bool		last;			/* there is no next page */
 	ClerkPage  *page;			/* NULL at first */
@@ -53,6 +68,41 @@ clerk_page_query(const char *filters, int64 offset, int64 limit)
 {
 	return psprintf("limit=" INT64_FORMAT "&offset=" INT64_FORMAT "%s%s", limit, offset,
 					filters && *filters ? "&" : "", filters ? filters : "");
+}
+
+ClerkReport *
+clerk_listing_bound(ClerkListing *listing, const ClerkSettings *settings, const char *what,
+					const ClerkPage *page, int64 since)
+{
+	const char *fault = NULL;
+
+	listing->pages++;
+	listing->waited += clerk_http_now() - since;
+	if (page->total > MAX_TOTAL)
+		fault = psprintf("It says to have " INT64_FORMAT " elements.", page->total);
+	else if (listing->pages >= MAX_PAGES)
+		fault = psprintf("It has more than %d pages.", MAX_PAGES);
+	else if (listing->waited >= MAX_WAIT)
+		fault = psprintf("It has taken more than %d minutes, for " INT64_FORMAT " pages.", MAX_WAIT / 60000, listing->pages);
+	return fault ? clerk_report_endless(settings->server_name, what, fault) : NULL;
+}
+
+void
+clerk_warn_left_out(const ClerkPage *page, const char *what, int64 offset)
+{
+	ListCell   *lc;
+
+	foreach(lc, page->left_out)
+	{
+		ClerkLeftOut *left_out = lfirst(lc);
+
+		ereport(WARNING,
+				(errcode(ERRCODE_CLERK_ANSWER_UNREADABLE),
+				 left_out->id != NULL ?
+				 errmsg("%s \"%s\" is left out: it %s", what, left_out->id, left_out->fault) :
+				 errmsg("%s number " INT64_FORMAT " of the listing is left out: it %s",
+						what, offset + left_out->position + 1, left_out->fault)));
+	}
 }
 
 /*
@@ -95,13 +145,16 @@ fetch_page(ClerkPager *pager)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	int64		limit = pager->left >= 0 ? Min(pager->left, CLERK_PAGE_SIZE) : CLERK_PAGE_SIZE;
+	int64		since = clerk_http_now();
 	ClerkCall	call = {.endpoint = pager->endpoint, .id = pager->id};
 
 	call.query = clerk_page_query(pager->query, pager->offset, limit);
 	clerk_dispatch_one(pager->settings, &call);
 	if (call.report != NULL)
 		clerk_report_raise(ERROR, call.report);
-	MemoryContextSwitchTo(caller);
+	if (pager->warn)
+		clerk_warn_left_out(call.page,
+							pager->endpoint == CLERK_LIST ? "enterprise connection" : "test run", pager->offset);
 
 	if (pager->previous_context != NULL)
 		MemoryContextDelete(pager->previous_context);
@@ -110,14 +163,21 @@ fetch_page(ClerkPager *pager)
 	pager->page = call.page;
 	pager->context = context;
 	pager->next = 0;
-	pager->offset += call.page->count;
-	pager->last = call.page->count == 0 ||
-		(call.page->total >= 0 ? pager->offset >= call.page->total : call.page->count < limit);
+	pager->offset += call.page->received;
+	pager->last = call.page->received == 0 ||
+		(call.page->total >= 0 ? pager->offset >= call.page->total : call.page->received < limit);
+	if (!pager->last)
+		pager->endless = clerk_listing_bound(&pager->listing, pager->settings,
+											 pager->endpoint == CLERK_LIST ?
+											 "list the enterprise connections" :
+											 "list the test runs of the enterprise connection",
+											 call.page, since);
+	MemoryContextSwitchTo(caller);
 }
 
 ClerkPager *
 clerk_pager(ClerkSettings *settings, ClerkEndpoint endpoint, const char *id, const char *query,
-			int64 max_rows)
+			int64 max_rows, bool warn)
 {
 	ClerkPager *pager = palloc0(sizeof(*pager));
 
@@ -126,6 +186,7 @@ clerk_pager(ClerkSettings *settings, ClerkEndpoint endpoint, const char *id, con
 	pager->id = id;
 	pager->query = query;
 	pager->left = max_rows;
+	pager->warn = warn;
 	return pager;
 }
 
@@ -146,6 +207,8 @@ clerk_pager_next(ClerkPager *pager)
 		}
 		if (pager->last)
 			break;
+		if (pager->endless != NULL)
+			clerk_report_raise(ERROR, pager->endless);
 		fetch_page(pager);
 	}
 	return NULL;
@@ -212,7 +275,7 @@ list_enterprise_connections(PG_FUNCTION_ARGS)
 		if (!PG_ARGISNULL(1))
 			add_filter(&query, "active", PG_GETARG_BOOL(1) ? "true" : "false");
 		context->user_fctx = clerk_pager(clerk_settings(clerk_server_argument(fcinfo, 3), CLERK_USE_READ),
-										 CLERK_LIST, NULL, query.data, max_rows_argument(fcinfo, 2));
+										 CLERK_LIST, NULL, query.data, max_rows_argument(fcinfo, 2), true);
 		MemoryContextSwitchTo(old);
 	}
 	return next_row(fcinfo);
@@ -251,7 +314,7 @@ list_enterprise_connection_test_runs(PG_FUNCTION_ARGS)
 				}
 		}
 		context->user_fctx = clerk_pager(clerk_settings(clerk_server_argument(fcinfo, 2), CLERK_USE_READ),
-										 CLERK_LIST_TEST_RUNS, id, query.data, -1);
+										 CLERK_LIST_TEST_RUNS, id, query.data, -1, true);
 		MemoryContextSwitchTo(old);
 	}
 	return next_row(fcinfo);

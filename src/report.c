@@ -4,8 +4,8 @@
  *		What went wrong with a call, as PostgreSQL reports it.
  *
  * Whatever Clerk (or whoever answered in its place) says is untrusted: it is
- * cut, cleaned of control characters, converted to the database's encoding,
- * and the secrets that we sent are taken out before anything of it is shown.
+ * cleaned of the secrets that we sent, then cut, cleaned of control characters
+ * and converted to the database's encoding before anything of it is shown.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,6 +23,10 @@
 
 /* A shorter secret protects nothing, and removing it would garble every text. */
 #define MIN_SECRET_LENGTH 4
+
+/* Clerk's and Cloudflare's trace ids have 16 to 36 of such characters. */
+#define MAX_TRACE_ID 128
+#define TRACE_ID_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-"
 
 #define MIRROR_HINT "Find out with SELECT * FROM mirror_enterprise_connections() before trying again."
 
@@ -46,6 +50,8 @@ static const CodeHint code_hints[] = {
 	{409, "resource_locked", "The connection is being modified at this moment; try again."},
 	{413, NULL, "Shorten the parameters, for example by passing saml.idp_metadata_url instead of saml.idp_metadata."},
 	{400, "api_version_invalid", "Check the option api_version of server %s."},
+	{407, NULL, "The proxy wants to know who you are: check the option proxy of server %s."},
+	{408, NULL, "The request took too long to arrive, and was not carried out; try again."},
 	{400, "saml_failed_to_fetch_idp_metadata", "Clerk could not fetch saml.idp_metadata_url; check it, or pass saml.idp_metadata."},
 	{422, "organization_domain_exists_for_enterprise_connection",
 	"Each domain can belong to one connection only; SELECT id, domains FROM enterprise_connections shows which has it."},
@@ -63,39 +69,75 @@ static const CodeHint code_hints[] = {
  */
 
 /*
- * Replace every occurrence of needle.
+ * Mark the bytes of all occurrences of a secret.
+ */
+static void
+mark_secret(const char *text, const char *secret, bool *marks)
+{
+	size_t		len = strlen(secret);
+
+	if (len < MIN_SECRET_LENGTH)
+		return;
+	for (const char *found = strstr(text, secret); found != NULL; found = strstr(found + 1, secret))
+		memset(marks + (found - text), true, len);
+}
+
+/*
+ * Replace all secrets.  All are marked before the first one is taken out: of
+ * two that overlap, or of which one holds the other, nothing must be left.
  */
 static char *
-take_out(char *text, const char *needle)
+take_out(const char *text, List *secrets)
 {
+	size_t		len = strlen(text);
+	bool	   *marks = MemoryContextAllocExtended(CurrentMemoryContext, len + 1, MCXT_ALLOC_ZERO);
 	StringInfoData buf;
-	size_t		len = strlen(needle);
-	char	   *from = text;
-	char	   *found;
+	ListCell   *lc;
 
-	if (len < MIN_SECRET_LENGTH || strstr(text, needle) == NULL)
-		return text;
+	foreach(lc, secrets)
+		mark_secret(text, lfirst(lc), marks);
 	initStringInfo(&buf);
-	while ((found = strstr(from, needle)) != NULL)
+	for (size_t i = 0; i < len; i++)
 	{
-		appendBinaryStringInfo(&buf, from, (int) (found - from));
-		appendStringInfoString(&buf, "[secret]");
-		from = found + len;
+		if (!marks[i])
+			appendStringInfoChar(&buf, text[i]);
+		else if (i == 0 || !marks[i - 1])
+			appendStringInfoString(&buf, "[secret]");
 	}
-	appendStringInfoString(&buf, from);
+	pfree(marks);
 	return buf.data;
 }
 
 /*
- * Characters that command a terminal, or change how the text around them is
- * read: controls, direction and line marks, invisible joiners.
+ * Characters that command a terminal, show nothing, or change how the text
+ * around them is read: all of Unicode's categories Cc, Cf, Zl, Zp, Cs and Co,
+ * variation selectors, fillers, and code points that are none.  Unicode 15.1;
+ * in order.
  */
+typedef struct CharacterRange
+{
+	pg_wchar	first;
+	pg_wchar	last;
+} CharacterRange;
+
+static const CharacterRange unprintable[] = {
+	{0x0000, 0x001f}, {0x007f, 0x009f}, {0x00ad, 0x00ad}, {0x034f, 0x034f},
+	{0x0600, 0x0605}, {0x061c, 0x061c}, {0x06dd, 0x06dd}, {0x070f, 0x070f},
+	{0x0890, 0x0891}, {0x08e2, 0x08e2}, {0x115f, 0x1160}, {0x17b4, 0x17b5},
+	{0x180b, 0x180f}, {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f},
+	{0x2800, 0x2800}, {0x3164, 0x3164}, {0xd800, 0xf8ff}, {0xfdd0, 0xfdef},
+	{0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xffa0, 0xffa0}, {0xfff0, 0xfffb},
+	{0xfffe, 0xffff}, {0x110bd, 0x110bd}, {0x110cd, 0x110cd}, {0x13430, 0x1343f},
+	{0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0x10ffff},
+};
+
 static bool
 is_unprintable(pg_wchar c)
 {
-	return c < 0x20 || (c >= 0x7f && c < 0xa0) ||
-		(c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
-		(c >= 0x2060 && c <= 0x206f) || c == 0xfeff;
+	for (size_t i = 0; i < lengthof(unprintable) && unprintable[i].first <= c; i++)
+		if (c <= unprintable[i].last)
+			return true;
+	return (c & 0xfffe) == 0xfffe;
 }
 
 /*
@@ -124,18 +166,32 @@ mask_unprintable(unsigned char *text)
 	*to = '\0';
 }
 
+const char *
+clerk_report_id(const char *id)
+{
+	char	   *utf8 = pg_server_to_any(id, (int) strlen(id), PG_UTF8);
+	StringInfoData shown;
+
+	initStringInfo(&shown);
+	for (unsigned char *p = (unsigned char *) utf8; *p; p += pg_utf_mblen(p))
+	{
+		if (is_unprintable(utf8_to_unicode(p)))
+			appendStringInfoChar(&shown, '?');
+		else
+			appendBinaryStringInfo(&shown, (char *) p, pg_utf_mblen(p));
+	}
+	return pg_any_to_server(shown.data, shown.len, PG_UTF8);
+}
+
 /*
  * Make UTF-8 text from the network fit for a message.
  */
 static char *
 presentable(const ClerkReportSubject *subject, const char *utf8)
 {
-	char	   *text = pstrdup(utf8);
-	ListCell   *lc;
-
 	/* Before cutting: half a secret is not found any more. */
-	foreach(lc, subject->secrets)
-		text = take_out(text, lfirst(lc));
+	char	   *text = take_out(utf8, subject->secrets);
+
 	if (strlen(text) > MAX_TEXT_SHOWN)
 	{
 		int			len = pg_encoding_mbcliplen(PG_UTF8, text, (int) strlen(text), MAX_TEXT_SHOWN);
@@ -166,6 +222,18 @@ member_text(const ClerkReportSubject *subject, ClerkJson *json, const char *name
 	const char *value = clerk_json_get_string(json, name);
 
 	return value && *value ? presentable(subject, value) : NULL;
+}
+
+/*
+ * A trace id that looks like one; a proxy can send anything in its place.
+ */
+static char *
+trace_id(const ClerkReportSubject *subject, const char *value)
+{
+	char	   *text = value ? take_out(value, subject->secrets) : NULL;
+	size_t		len = text ? strlen(text) : 0;
+
+	return len > 0 && len <= MAX_TRACE_ID && strspn(text, TRACE_ID_CHARACTERS) == len ? text : NULL;
 }
 
 /*
@@ -221,7 +289,7 @@ read_errors(const ClerkReportSubject *subject, ClerkReport *report,
 	json = clerk_json_parse(request->answer, request->answer_len, &fault);
 	if (json == NULL)
 		return NULL;
-	report->trace_id = member_text(subject, json, "clerk_trace_id");
+	report->trace_id = trace_id(subject, clerk_json_get_string(json, "clerk_trace_id"));
 	if (clerk_json_get(json, "errors", &errors) && clerk_json_type(errors) == CLERK_JSON_ARRAY)
 	{
 		int			n = clerk_json_length(errors);
@@ -245,6 +313,7 @@ copy_errors(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
 	const char *fault;
 	ClerkJson  *json;
 	ClerkJson  *errors;
+	List	   *quoted_secrets = NIL;
 	ListCell   *lc;
 	char	   *text;
 	size_t		len;
@@ -259,9 +328,29 @@ copy_errors(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
 		char	   *quoted = clerk_json_to_text(clerk_json_new_string(lfirst(lc), strlen(lfirst(lc))), &len);
 
 		/* As it is written inside a JSON string: without the quotes. */
-		text = take_out(text, pnstrdup(quoted + 1, len - 2));
+		quoted_secrets = lappend(quoted_secrets, pnstrdup(quoted + 1, len - 2));
 	}
+	text = take_out(text, quoted_secrets);
 	return clerk_json_text_to_jsonb(text, strlen(text), &fault);
+}
+
+/*
+ * The server, or something before it, failed.  Of a create that leaves a doubt,
+ * and has a hint of its own.
+ */
+static char *
+hint_for_failure(const ClerkReportSubject *subject, const ClerkReport *report, bool of_clerk)
+{
+	const char *again = subject->reads ? "Try again" : subject->posts ?
+		"It may have been carried out. Try again" :
+		"It may have been carried out, and it does no harm to send it again";
+
+	if (!of_clerk)
+		return psprintf("%s; if it goes on, check the options api_url and proxy of server %s.", again,
+						quote_identifier(subject->server_name));
+	if (report->trace_id != NULL)
+		return psprintf("%s; if it goes on, Clerk's support wants the trace id.", again);
+	return psprintf("%s.", again);
 }
 
 /*
@@ -270,7 +359,10 @@ copy_errors(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
 static char *
 hint_for(const ClerkReportSubject *subject, const ClerkReport *report, bool of_clerk)
 {
-	if (!of_clerk && report->status != 429 && report->status != 503)
+	if (report->status >= 500 && report->status != 503)
+		return hint_for_failure(subject, report, of_clerk);
+	if (!of_clerk && report->status != 429 && report->status != 503 &&
+		report->status != 407 && report->status != 408)
 		return NULL;
 
 	for (size_t i = 0; i < lengthof(code_hints); i++)
@@ -313,11 +405,7 @@ add_trace_id(const ClerkReportSubject *subject, ClerkReport *report,
 	static const char *const headers[] = {"x-clerk-trace-id", "cf-ray"};
 
 	for (size_t i = 0; i < lengthof(headers) && report->trace_id == NULL; i++)
-	{
-		char	   *value = clerk_http_header(request, headers[i]);
-
-		report->trace_id = value ? presentable(subject, value) : NULL;
-	}
+		report->trace_id = trace_id(subject, clerk_http_header(request, headers[i]));
 	if (report->trace_id != NULL)
 		appendStringInfo(detail, "%sTrace id: %s", detail->len > 0 ? "\n" : "", report->trace_id);
 }
@@ -357,6 +445,17 @@ retry_for_status(const ClerkReportSubject *subject, const ClerkReport *report, b
 	}
 }
 
+const char *
+clerk_report_packed(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
+{
+	char	   *encoding = clerk_http_header(request, "Content-Encoding");
+
+	if (encoding == NULL || *encoding == '\0' || pg_strcasecmp(encoding, "identity") == 0)
+		return NULL;
+	return psprintf("is compressed (Content-Encoding: %s), which was not asked for",
+					presentable(subject, encoding));
+}
+
 /*
  * An answer with a status of 400 to 599.
  */
@@ -373,10 +472,12 @@ report_status(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 	report->message = text ?
 		psprintf("could not %s: %s", subject->what, without_full_stop(text)) :
 		psprintf("could not %s: Clerk answered with status %d", subject->what, status);
-	if (text == NULL)
+	if (text == NULL && clerk_report_packed(subject, request) != NULL)
+		appendStringInfo(&detail, "The answer %s.", clerk_report_packed(subject, request));
+	else if (text == NULL)
 		appendStringInfo(&detail, "The answer is not in the shape of Clerk's errors: it may come from a proxy in between.");
 	add_trace_id(subject, report, request, &detail);
-	report->detail = detail.data;
+	report->detail = detail.len > 0 ? detail.data : NULL;
 	report->of_clerk = text != NULL;
 	report->errors = copy_errors(subject, request);
 	report->retry = retry_for_status(subject, report, text != NULL);
@@ -392,6 +493,23 @@ report_status(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 										   '0' + status / 10 % 10, '0' + status % 10);
 		report->hint = hint_for(subject, report, text != NULL);
 	}
+	return report;
+}
+
+/*
+ * Nothing was even tried.
+ */
+static ClerkReport *
+report_shortage(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
+{
+	ClerkReport *report = new_report(subject, request);
+
+	report->sqlerrcode = ERRCODE_INSUFFICIENT_RESOURCES;
+	report->message = psprintf("could not %s: no free socket in this process", subject->what);
+	report->detail = pstrdup(request->fault);
+	report->hint = psprintf("Nothing was sent. Lower the option max_concurrency of server %s, or raise max_files_per_process.",
+							quote_identifier(subject->server_name));
+	report->retry = CLERK_RETRY_SHORTAGE;
 	return report;
 }
 
@@ -413,7 +531,7 @@ report_not_sent(const ClerkReportSubject *subject, const ClerkHttpRequest *reque
 
 	report->sqlerrcode = ERRCODE_CLERK_NOT_CONNECTED;
 	report->message = psprintf("could not %s: no connection to %s", subject->what, subject->base_url);
-	report->detail = psprintf("%s.", request->fault);
+	report->detail = psprintf("%s.", presentable(subject, request->fault));
 	report->hint = psprintf(hints[request->fault_kind], quote_identifier(subject->server_name));
 	report->retry = CLERK_RETRY_AT_ONCE;
 	return report;
@@ -431,7 +549,7 @@ report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 	report->message = request->fault_kind == CLERK_HTTP_FAULT_TIMEOUT ?
 		psprintf("could not %s: no answer from Clerk within %d ms", subject->what, subject->timeout) :
 		psprintf("could not %s: the connection to Clerk broke before the answer was complete", subject->what);
-	report->detail = psprintf("%s.", request->fault);
+	report->detail = psprintf("%s.", presentable(subject, request->fault));
 	if (subject->creates)
 	{
 		report->sqlerrcode = ERRCODE_CLERK_OUTCOME_UNKNOWN;
@@ -443,7 +561,11 @@ report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 		report->sqlerrcode = ERRCODE_CLERK_CONNECTION_BROKEN;
 		report->hint = subject->reads ? "Try again." :
 			"The request had been sent, so it may have been carried out; it does no harm to send it again.";
-		report->retry = subject->reads ? CLERK_RETRY_AT_ONCE : CLERK_RETRY_LATER;
+
+
+		/* A connection can be closed while it is at rest: that is no sign of trouble. */
+		report->retry = subject->reads || (request->kept_broke && !subject->posts) ?
+			CLERK_RETRY_AT_ONCE : CLERK_RETRY_LATER;
 	}
 	return report;
 }
@@ -485,16 +607,45 @@ clerk_report_unreadable(const ClerkReportSubject *subject,
 }
 
 ClerkReport *
+clerk_report_endless(const char *server_name, const char *what, const char *fault)
+{
+	ClerkReport *report = palloc0(sizeof(*report));
+
+	report->sqlerrcode = ERRCODE_CLERK_ANSWER_UNREADABLE;
+	report->message = psprintf("could not %s: the listing does not end", what);
+	report->detail = pstrdup(fault);
+	report->hint = psprintf("Check that the option api_url of server %s leads to Clerk's API.",
+							quote_identifier(server_name));
+	report->retry_after = -1;
+	report->retry = CLERK_RETRY_LATER;
+	return report;
+}
+
+/*
+ * Can the answer be judged by its status, even if the rest of it is lost?  What
+ * refuses a POST does, for nobody may send that again; 429 and 503 ask to be
+ * asked again, whatever else they say.  A PATCH or DELETE is better sent once
+ * more than refused for a reason that nobody has read.
+ */
+static bool
+status_is_enough(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
+{
+	return request->outcome == CLERK_HTTP_ANSWERED || subject->posts ||
+		request->status == 429 || request->status == 503;
+}
+
+ClerkReport *
 clerk_report_failure(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
 {
-	/* A refusal is one, even if the rest of it is lost. */
-	if (request->status >= 400 && request->status <= 599)
+	if (request->status >= 400 && request->status <= 599 && status_is_enough(subject, request))
 		return report_status(subject, request);
 
 	switch (request->outcome)
 	{
 		case CLERK_HTTP_NOT_SENT:
 			return report_not_sent(subject, request);
+		case CLERK_HTTP_SHORTAGE:
+			return report_shortage(subject, request);
 		case CLERK_HTTP_TOO_LARGE:
 			return clerk_report_unreadable(subject, request,
 										   psprintf("is larger than the %d bytes of max_response_size",
@@ -502,7 +653,8 @@ clerk_report_failure(const ClerkReportSubject *subject, const ClerkHttpRequest *
 		case CLERK_HTTP_BROKEN:
 			if (subject->creates && request->status == 201)
 				return clerk_report_unreadable(subject, request,
-											   psprintf("ended before it was complete: %s", request->fault));
+											   psprintf("ended before it was complete: %s",
+														presentable(subject, request->fault)));
 			return report_broken(subject, request);
 		case CLERK_HTTP_ANSWERED:
 			break;
@@ -555,7 +707,7 @@ clerk_report_raise(int elevel, const ClerkReport *report)
 	ereport(elevel,
 			(errcode(report->sqlerrcode),
 			 errmsg("%s", report->message),
-			 report->detail ? errdetail("%s", report->detail) : 0,
+			 report->detail && *report->detail ? errdetail("%s", report->detail) : 0,
 			 report->hint ? errhint("%s", report->hint) : 0,
 			 report->code ? err_generic_string(PG_DIAG_CONSTRAINT_NAME, report->code) : 0,
 			 report->param_name ? err_generic_string(PG_DIAG_COLUMN_NAME, report->param_name) : 0));

@@ -24,6 +24,7 @@ typedef enum ClerkRetry
 	CLERK_RETRY_NEVER,			/* the same request would fail again */
 	CLERK_RETRY_AT_ONCE,		/* nothing happened; a call at once tries again */
 	CLERK_RETRY_LATER,			/* nothing happened; worth another try some time */
+	CLERK_RETRY_SHORTAGE,		/* nothing was tried, for lack of a socket: no attempt */
 	CLERK_RETRY_IN_DOUBT		/* it may have happened */
 } ClerkRetry;
 
@@ -43,6 +44,7 @@ typedef struct ClerkReport
 	ClerkRetry	retry;
 	int64		retry_after;	/* ms, -1: Clerk did not say */
 	char	   *connection_id;	/* of a connection that exists in spite of the error */
+	bool		unstorable;		/* the answer is right, but jsonb cannot hold it here */
 } ClerkReport;
 
 /* What the request was, for the words of the report. */
@@ -51,6 +53,7 @@ typedef struct ClerkReportSubject
 	const char *what;			/* "create the enterprise connection" */
 	bool		creates;		/* a POST that must not happen twice */
 	bool		reads;			/* a GET */
+	bool		posts;			/* a POST, of whatever */
 	const char *server_name;
 	const char *base_url;
 	int			timeout;		/* ms */
@@ -72,6 +75,22 @@ extern ClerkReport *clerk_report_failure(const ClerkReportSubject *subject,
 extern ClerkReport *clerk_report_unreadable(const ClerkReportSubject *subject,
 											const ClerkHttpRequest *request,
 											const char *fault);
+
+/*
+ * The answer is packed in a way that was not asked for: how, as a clause; NULL
+ * if it is not.
+ */
+extern const char *clerk_report_packed(const ClerkReportSubject *subject,
+									   const ClerkHttpRequest *request);
+
+/* A listing that does not end; fault says so, as a sentence. */
+extern ClerkReport *clerk_report_endless(const char *server_name, const char *what, const char *fault);
+
+/*
+ * An id of Clerk's, in the server's encoding, as a message shows it: opaque as it
+ * is, it could have any character.
+ */
+extern const char *clerk_report_id(const char *id);
 
 /* Did Clerk itself say that it knows no such id? */
 extern bool clerk_report_is_gone(const ClerkReport *report);

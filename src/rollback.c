@@ -34,6 +34,7 @@ typedef struct Note
 	int			nest_level;
 	ClerkOnRollback action;
 	char	   *id;
+	const char *shown;			/* the id as a message shows it */
 	char	   *server_name;
 	ClerkHttpRequest *request;	/* the DELETE, if that is the action */
 	bool		gone;			/* deleted at Clerk */
@@ -53,6 +54,7 @@ clerk_rollback_note(const ClerkSettings *settings, const char *id)
 	note->nest_level = GetCurrentTransactionNestLevel();
 	note->action = clerk_on_rollback;
 	note->id = pstrdup(id);
+	note->shown = clerk_report_id(note->id);
 	note->server_name = pstrdup(settings->server_name);
 	if (note->action == CLERK_ROLLBACK_DELETE)
 	{
@@ -208,7 +210,7 @@ act_on(List *rolled_back, int nest_level)
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("enterprise connection \"%s\" of server \"%s\" exists at Clerk, although the transaction that created it was rolled back",
-						note->id, note->server_name),
+						note->shown, note->server_name),
 				 note->action == CLERK_ROLLBACK_DELETE ?
 				 errdetail("One attempt to delete it, of at most %d ms, did not succeed.", DELETE_TIME) : 0,
 				 errhint("Delete it with delete_enterprise_connection(), or keep it with adopt_enterprise_connection() or mirror_enterprise_connections().")));

@@ -21,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "fmgr.h"
+#include "json.h"
 #include "miscadmin.h"
 #include "foreign/foreign.h"
 #include "locks.h"
@@ -184,6 +185,12 @@ static ClerkStatement mirror_remove_statement = {
 /* The timestamps that Clerk's milliseconds can be: up to the year 9999. */
 #define MAX_MILLISECONDS INT64CONST(253402300799999)
 
+/*
+ * Clerk never answers a client secret; if it did one day, or if somebody in
+ * between echoes ours, it would be where every role with USAGE reads it.
+ */
+static const char *const secret_members[] = {"client_secret", "clientSecret", NULL};
+
 typedef struct Columns
 {
 	Datum		values[CLERK_STATEMENT_MAX_ARGS];
@@ -315,6 +322,7 @@ clerk_track(Jsonb *connection, const char *server, const char *key)
 	bool		isnull;
 
 	namestrcpy(&name, server);
+	connection = clerk_jsonb_without(connection, secret_members);
 	SPI_connect();
 	columns_of(&columns, connection, &name, key);
 	clerk_run(&track_statement, columns.values, columns.nulls, false);
@@ -672,7 +680,8 @@ find_news(Relation rel, bool had_rows, Jsonb *const *connections, int count, Nam
 	for (int i = 0; i < count; i++)
 	{
 		JsonbValue	buf;
-		JsonbValue *value = JB_ROOT_IS_OBJECT(connections[i]) ? member(connections[i], "id", jbvString, &buf) : NULL;
+		Jsonb	   *connection = clerk_jsonb_without(connections[i], secret_members);
+		JsonbValue *value = JB_ROOT_IS_OBJECT(connection) ? member(connection, "id", jbvString, &buf) : NULL;
 		Datum		id;
 		bool		known = false;
 
@@ -680,11 +689,11 @@ find_news(Relation rel, bool had_rows, Jsonb *const *connections, int count, Nam
 			continue;
 		id = PointerGetDatum(cstring_to_text_with_len(value->val.string.val, value->val.string.len));
 		if (had_rows &&
-			(is_as_known(rel, snapshot, NameGetDatum(server), id, connections[i], &known) ||
-			 (known && !learns(NameGetDatum(server), id, connections[i]))))
+			(is_as_known(rel, snapshot, NameGetDatum(server), id, connection, &known) ||
+			 (known && !learns(NameGetDatum(server), id, connection))))
 			continue;
 		news[found] = palloc(sizeof(Columns));
-		columns_of(news[found++], connections[i], server, NULL);
+		columns_of(news[found++], connection, server, NULL);
 	}
 	UnregisterSnapshot(snapshot);
 	return found;
