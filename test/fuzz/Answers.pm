@@ -224,7 +224,7 @@ sub spoil_bytes
 
 sub header
 {
-	my $name = pick('Content-Type', 'Retry-After', 'Content-Encoding', 'Transfer-Encoding', 'Content-Length', 'Location', 'Connection', 'Set-Cookie', 'cf-ray',
+	my $name = pick('Content-Type', 'Content-Encoding', 'Transfer-Encoding', 'Content-Length', 'Location', 'Connection', 'Set-Cookie', 'cf-ray',
 		'x-clerk-trace-id', 'Upgrade', 'Alt-Svc', 'Trailer', 'Date', 'Content-Range', '', 'X-' . 'y' x pick(1, 1000));
 	my $value = pick('application/json', 'text/html', '0', '1', '-1', '99999999999999999999', 'Wed, 21 Oct 2015 07:28:00 GMT', 'soon', 'gzip', 'br', 'deflate', 'identity',
 		'chunked', 'chunked, chunked', 'close', 'keep-alive', 'http://127.0.0.1:1/', 'h2c', text(), text(), 'z' x pick(100, 20000, 120000));
@@ -263,7 +263,7 @@ sub answer
 	my $framing = int rand 12;
 	my $wire;
 
-	unshift @headers, 'Retry-After: ' . pick(0, 0, 1, 100) if $status == 429 || $status == 503 || one_in(20);
+	unshift @headers, 'Retry-After: ' . pick(0, 0, 1) if $status == 429 || $status == 503 || one_in(20);
 	if ($framing == 0)
 	{
 		$wire = join('', map { sprintf("%x%s\r\n", length, one_in(20) ? pick(';a=b', 'zz', '-') : '') . "$_\r\n" } grep { length } unpack "(a@{[ 1 + int rand 3000 ]})*", $body) . (one_in(8) ? '' : "0\r\n\r\n");
