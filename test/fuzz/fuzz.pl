@@ -42,7 +42,7 @@ my $run = 0;
 # Each gives the statements of a case; what they may end in, besides success.
 # 22P02, 22P05, 22021, 22003, 54001 and 54000 are PostgreSQL's own words on what
 # is no value of a type, or is too large for one.
-my $values = '22023|22P02|22P03|22P05|22021|22003|22001|22032|2203[0-9A]|22004|22007|22008|2202E|54000|54001|53200';
+my $values = '22023|22P02|22P03|22P05|22021|22003|22001|22032|2203[0-9A]|22004|22007|22008|2200[LMNST]|2202E|54000|54001|53200';
 my %parts = (
 	params  => { statements => \&params_case,  allowed => qr/^(?:$values|42804)$/ },
 	options => { statements => \&options_case, allowed => qr/^(?:$values|HV00D|HV024|42710|42704|42601|42622|55000|58P01|F0000|KC\d\d\d|57014)$/ },
@@ -148,7 +148,7 @@ sub options_case
 	return ($local, 'CREATE USER MAPPING FOR ' . pick('PUBLIC', 'CURRENT_USER') . ' SERVER fuzzed OPTIONS (' . option_list() . ')', 'DROP SERVER fuzzed CASCADE') if $kind == 4;
 	return ('SET pg_clerk.' . pick(qw(server on_rollback)) . ' = ' . quote(text()), 'SELECT get_enterprise_connection(' . quote(text()) . ')', 'RESET ALL') if $kind == 5;
 	# port 1 of this machine: nobody is there
-	return ("$local OPTIONS (api_url 'http://127.0.0.1:1', " . join(', ', map { identifier($_) . ' ' . quote(option_value()) } pick(@options[ 1 .. 7 ])) . ')',
+	return ("$local OPTIONS (api_url 'http://127.0.0.1:1', " . join(', ', map { identifier($_) . ' ' . quote(option_value()) } pick(@options[ 1 .. 3, 5 .. 7 ])) . ", max_retries '0')",
 		"CREATE USER MAPPING FOR PUBLIC SERVER fuzzed OPTIONS (secret_key 'sk_test_x')", "SET statement_timeout = '3s'",
 		'SELECT get_enterprise_connection(' . quote(text()) . ", 'fuzzed')", 'RESET ALL', 'DROP SERVER IF EXISTS fuzzed CASCADE');
 }
