@@ -33,8 +33,11 @@ work=                           # the private directory
 keep=${keep:-no}                # leave it behind
 step=                           # pid and process group of the running step
 policy=                         # the policy file to take away again
-copt=${COPT:--Werror}           # flags of the compiler, beside PostgreSQL's own
-server_environment=()           # assignments for the servers that are started
+
+# What test/builds/asan sets: flags of the compiler, beside PostgreSQL's own,
+# and libraries that the servers load first.
+copt=${COPT:--Werror}
+server_environment=(${PRELOAD:+"LD_PRELOAD=$PRELOAD"})  # assignments
 
 say() {
 	printf '%s\n' "$*"

@@ -20,7 +20,7 @@ version_of() {
 # there already; what it was made with is written into it, last. COPT is used
 # for the build only, CFLAGS for extensions, too.
 build_postgres() {
-	local from=$1 prefix=$2 copt=$4 options made build=$work/build
+	local from=$1 prefix=$2 copt=$4 options made words build=$work/build
 
 	options=(--enable-debug --enable-cassert --enable-tap-tests --with-openssl
 		--with-icu "CFLAGS=$3" "${@:5}")
@@ -32,30 +32,28 @@ build_postgres() {
 	fi
 	[[ $prefix == /* ]] || die "not a full path: $prefix"
 	[[ $prefix/ != "$root"/* ]] || die "$prefix lies in the tree"
-	if [[ -e $prefix && ! -e $prefix/made_with ]] && ! rmdir "$prefix" 2>/dev/null; then
+	if [[ -e $prefix ]] && ! rmdir "$prefix" 2>/dev/null; then
 		die "$prefix has something else in it"
 	fi
 	# configure refuses a build beside a source that was built in place.
 	[[ ! -e $from/config.status ]] || die "$from was built in place: make distclean there first"
 	say "building PostgreSQL of $from for $prefix"
 	mkdir -p "$build" "$(dirname -- "$prefix")"
-	(
-		cd "$build"
-		"$from/configure" -q --prefix="$prefix" "${options[@]}"
-	) >"$work/configure.log" 2>&1 || {
+	run_step 900 "$work/configure.log" env -C "$build" "$from/configure" -q --prefix="$prefix" "${options[@]}" || {
 		tail -n 30 "$work/configure.log" >&2
 		die "could not configure $from"
 	}
 	# not into $prefix at once: half an installation looks like a whole one
-	if ! {
-		run_step 3600 "$work/make.log" nice make -s -j "$(nproc)" -C "$build" COPT="$copt" world-bin &&
-			run_step 600 "$work/make.log" make -s -C "$build" COPT="$copt" DESTDIR="$work/stage" install-world-bin
-	}; then
-		tail -n 30 "$work/make.log" >&2
-		die "could not build $from"
-	fi
+	for words in "-j $(nproc) all" "-C contrib/pg_stat_statements all" "DESTDIR=$work/stage install" \
+		"-C contrib/pg_stat_statements DESTDIR=$work/stage install"; do
+		# shellcheck disable=SC2086 # several arguments
+		run_step 3600 "$work/make.log" nice make -s -C "$build" COPT="$copt" $words || {
+			tail -n 30 "$work/make.log" >&2
+			die "could not build $from"
+		}
+	done
 	printf '%s\n' "$made" >"$work/stage$prefix/made_with"
-	rm -rf "$prefix"
+	chmod -R a+rX "$work/stage"
 	mv "$work/stage$prefix" "$prefix"
 	rm -rf "$build" "$work/stage"
 }
