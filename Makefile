@@ -40,3 +40,20 @@ bench:
 .PHONY: soak
 soak:
 	test/soak/run
+
+# Builds that find faults. PG_SOURCE is an unpacked source of PostgreSQL.
+.PHONY: check-asserts
+check-asserts:
+	PG_SOURCE='$(PG_SOURCE)' PG_PREFIX='$(PG_PREFIX)' test/builds/asserts $(TESTS)
+
+.PHONY: asan
+asan:
+	PG_SOURCE='$(PG_SOURCE)' PG_PREFIX='$(PG_PREFIX)' test/builds/asan $(if $(SECONDS),-t $(SECONDS)) $(TESTS)
+
+.PHONY: fuzz
+fuzz:
+	test/fuzz/run $(if $(SECONDS),-t $(SECONDS)) $(if $(SEED),-s $(SEED)) $(PARTS)
+
+.PHONY: coverage
+coverage:
+	test/run -c $(TESTS)

@@ -34,6 +34,11 @@ keep=${keep:-no}                # leave it behind
 step=                           # pid and process group of the running step
 policy=                         # the policy file to take away again
 
+# What test/builds/asan sets: flags of the compiler, beside PostgreSQL's own,
+# and libraries that the servers load first.
+copt=${COPT:--Werror}
+server_environment=(${PRELOAD:+"LD_PRELOAD=$PRELOAD"})  # assignments
+
 say() {
 	printf '%s\n' "$*"
 }
@@ -105,6 +110,14 @@ begin() {
 	ulimit -S -c 0
 	work=$(mktemp -d /tmp/pg_clerk.XXXXXX)
 	cd "$work"
+}
+
+# Before another script takes over: what there is so far is not needed.
+leave() {
+	end_processes 2>/dev/null
+	cd / && rm -rf "$work"
+	work=
+	trap - EXIT HUP INT PIPE TERM
 }
 
 # run_step SECONDS LOG COMMAND...: run a command in a process group of its own
@@ -182,13 +195,13 @@ need_packages() {
 # ---------------------------------------------------------------------------
 
 # The caller's PGOPTIONS, http_proxy or SSL_CERT_FILE would make the results
-# depend on them.
+# depend on them. The options of the sanitizers are test/builds/asan's.
 clean_environment() {
 	local name
 
 	for name in $(compgen -e); do
 		case $name in
-			PATH | LANG | LC_ALL | TERM | PWD | PG_CLERK_TEST_*) ;;
+			PATH | LANG | LC_ALL | TERM | PWD | PG_CLERK_TEST_* | ASAN_OPTIONS | UBSAN_OPTIONS) ;;
 			*) unset "$name" ;;
 		esac
 	done
@@ -199,7 +212,7 @@ become_postgres() {
 	clean_environment
 	# What a script starts in the background ignores these two signals, and
 	# would hand that down to the tests.
-	as_postgres=(env --default-signal=INT,QUIT "HOME=$work")
+	as_postgres=(env "--default-signal=INT,QUIT" "HOME=$work")
 	if ((EUID == 0)); then
 		id postgres >/dev/null 2>&1 || die "there is no user postgres"
 		as_postgres=(setpriv --reuid=postgres --regid=postgres --init-groups
@@ -230,6 +243,7 @@ copy_sources() {
 }
 
 # A variable of the Makefile.
+# shellcheck disable=SC2016 # it is make that expands it
 make_variable() {
 	make -s --no-print-directory -C "$source" PG_CONFIG="$pg_config" \
 		-f Makefile -f <(printf 'print-variable:\n\t@echo $(%s)\n' "$1") print-variable
@@ -269,9 +283,9 @@ build() {
 	tree=$work/tree
 	copy_sources "$source"
 	copy_postgres
-	compile "$source" -j2 PG_CONFIG="$pg_config" COPT=-Werror all ||
+	compile "$source" -j2 PG_CONFIG="$pg_config" COPT="$copt" all ||
 		die "could not build the extension"
-	compile "$source" PG_CONFIG="$pg_config" DESTDIR="$tree" install ||
+	compile "$source" PG_CONFIG="$pg_config" COPT="$copt" DESTDIR="$tree" install ||
 		die "could not install the extension"
 	compile "$source/test/mock" -j2 ||
 		die "could not build the mock server"
@@ -315,10 +329,29 @@ start_postgres() {
 		restart_after_crash = on
 		${postgres_settings-}
 	END
-	"${as_postgres[@]}" "$pg_bin/pg_ctl" -D "$data" -l "$work/postgres.log" -w -s start || {
+	"${as_postgres[@]}" "${server_environment[@]}" "$pg_bin/pg_ctl" -D "$data" -l "$work/postgres.log" -w -s start || {
 		cat "$work/postgres.log" >&2
 		die "could not start PostgreSQL"
 	}
+}
+
+# Orderly, so that all processes write what they write at their end.
+stop_postgres() {
+	"${as_postgres[@]}" "$pg_bin/pg_ctl" -D "$work/data" -w -s -m fast stop || die "could not stop PostgreSQL"
+}
+
+# PostgreSQL's perl modules; those of Debian's 15 do for an installation that
+# came without.
+perl_modules() {
+	local dir
+
+	for dir in "$pg_tests/perl" /usr/lib/postgresql/15/lib/pgxs/src/test/perl; do
+		if [[ -e $dir/PostgreSQL/Test/Cluster.pm ]]; then
+			say "$dir"
+			return
+		fi
+	done
+	die "there is no PostgreSQL::Test::Cluster"
 }
 
 mock_answers() {

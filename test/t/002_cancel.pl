@@ -11,7 +11,8 @@ use Test::More;
 use Time::HiRes qw(time);
 
 # What is asserted, and what is meant: only a busy machine needs the first.
-my $LIMIT = 0.5;
+# Whatever is not ended would take 30 s or more.
+my $LIMIT = 10;
 my $GOAL  = 0.1;
 
 my $key  = 'sk_test_002SeenNowhere';
@@ -289,7 +290,7 @@ my $stopped = time - $start;
 $result = $session->finish;
 is($result->{sqlstate}, '57P01', 'fast shutdown: admin_shutdown');
 like($result->{err}, $may_exist, 'fast shutdown: the connection may exist');
-measured('pg_ctl stop -m fast', $stopped, 5);
+measured('pg_ctl stop -m fast', $stopped, 20);
 $node->start;
 works_again('fast shutdown');
 
@@ -303,7 +304,7 @@ cmp_ok(scalar(@children), '>', 2, 'the postmaster has children');
 $start = time;
 $node->kill9;
 wait_until(sub { process_gone($session->pid) }, 'the backend to notice that the postmaster has died', 10);
-measured('the postmaster was killed', time - $start, 1);
+measured('the postmaster was killed', time - $start);
 ok($session->finish->{ended}, 'its client learns of it');
 wait_until(sub { !grep { !process_gone($_) } @children }, 'the others to end', 10);
 wait_until(sub { !kill 0, $postmaster }, 'somebody to reap the postmaster', 30);

@@ -32,11 +32,12 @@ our @EXPORT = qw(
   session
   start_server
   process_gone
+  kill_and_restart
 );
 
 our $SECRET_KEY = 'sk_test_mock';
 
-my @mocks;
+my (@mocks, @nodes);
 
 # start_mock(OPTION...): a mock on a port of its own, ready for requests.
 sub start_mock
@@ -95,6 +96,7 @@ sub clerk_node
 	my ($name, $mock, %options) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
+	push @nodes, $node;
 	$node->init(@{ $options{init} || [] });
 	$node->append_conf('postgresql.conf', $options{conf}) if defined $options{conf};
 	$node->start;
@@ -167,6 +169,21 @@ sub process_gone
 	return !defined $line || $line =~ /\) [ZX] /;
 }
 
+# kill_and_restart($node, PID): one of its processes is killed as a crash does
+# it; returns when all others have ended, too, and the server is back. Before
+# that, a query may be answered as if nothing had happened, or be lost.
+sub kill_and_restart
+{
+	my ($node, $pid) = @_;
+	my $witness = session($node);
+
+	kill 'KILL', $pid;
+	wait_until(sub { process_gone($pid) && process_gone($witness->pid) }, 'all processes to end', 60);
+	$witness->stop;
+	wait_until(sub { scalar $node->psql('postgres', 'SELECT 1', stderr => \my $err) == 0 }, 'the server to be back', 60);
+	return;
+}
+
 # session($node, dbname =>, user =>, env => {}): a psql that goes on while the
 # test does something else.
 sub session
@@ -191,6 +208,11 @@ END
 {
 	my $status = $?;
 
+	# what a process has run, it writes when it ends in good order
+	if ($ENV{CLERK_COVERAGE})
+	{
+		$_->stop('fast', fail_ok => 1) for grep { $_->{_pid} } @nodes;
+	}
 	$_->stop for @mocks;
 	$? = $status;
 }

@@ -1,0 +1,2 @@
+/* all of it is there */
+#include "memcheck.h"
