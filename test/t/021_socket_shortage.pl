@@ -10,7 +10,7 @@ use Socket;
 use Test::More;
 
 my $mock = start_mock('--lenient');
-my $node = clerk_node('sockets', $mock, conf => <<'END');
+my $node = clerk_node('shortage', $mock, conf => <<'END');
 shared_preload_libraries = 'pg_clerk'
 pg_clerk.worker = off
 pg_clerk.naptime = '1s'
