@@ -339,7 +339,7 @@ sub faults_of_texts
 	push @wrong, 'it shows the key' if $texts =~ /sk_test/;
 	push @wrong, "it speaks of libcurl's insides" if $texts =~ /pre-request|callback|curl/i;
 	push @wrong, 'an empty DETAIL' if $texts =~ /^DETAIL:\s*(?:\.|$)/m;
-	push @wrong, 'no HINT' if $texts =~ /ERROR:  KC(?:408|5\d\d|0\d\d)/ && $texts !~ /^HINT:  ./m;
+	push @wrong, 'no HINT' if $texts =~ /ERROR:  KC(?:408|5\d\d|00[167])/ && $texts !~ /^HINT:  ./m;
 	return @wrong;
 }
 

@@ -91,7 +91,7 @@ sub is_delivered
 {
 	my ($request, $what, $seconds) = @_;
 
-	ok(eval { wait_until(sub { state_of($request) eq 'delivered' }, 'delivery', $seconds || 60) }, "$what: delivered")
+	ok(eval { wait_until(sub { state_of($request) eq 'delivered' }, 'delivery', $seconds || 30) }, "$what: delivered")
 	  or diag query("SELECT to_jsonb(r) FROM enterprise_connection_requests r WHERE id = $request");
 	return;
 }
@@ -267,7 +267,7 @@ for (@triggers)
 		q{adopt_enterprise_connection(repeat('x', 256), 'x')},
 		q{get_enterprise_connection(repeat('x', 256))})
 	{
-		is(sqlstate("SELECT $sql"), '22023', "$sql: 22023");
+		is(sqlstate("SELECT $sql"), '22023', "too long: $sql: 22023");
 	}
 	$session->query('LISTEN pg_clerk');
 	my @longest = split /\n/, query(q{
@@ -340,14 +340,12 @@ SKIP:
 	$session->query('BEGIN');
 	is($session->query(q{SELECT count(*) FROM (SELECT FROM enterprise_connections WHERE server = 'locked' FOR UPDATE) x}), 200, 'locked: the tracking rows');
 	query(upserts('locked', 200, 'locked'));
-	wait_until(sub { query(q{SELECT count(*) FROM enterprise_connection_requests WHERE server = 'locked' AND attempts > 0 AND state = 'sending'}) > 0
-		|| query(q{SELECT count(*) FROM enterprise_connection_requests WHERE server = 'locked' AND state = 'delivered'}) < 400 }, 'the worker to meet the locks', 30);
 	for (1 .. 3)
 	{
 		$start = time;
 		$victim = query(upsert("victim $_"));
 		is_delivered($victim, 'locked tracking rows: a request of another server', 30);
-		cmp_ok(time - $start, '<', 4, sprintf 'at once: %.2f s', time - $start);
+		cmp_ok(time - $start, '<', 8, sprintf 'at once: %.2f s', time - $start);
 	}
 	$session->query('ROLLBACK');
 	ok(eval { wait_until(sub { query(q{SELECT count(*) FROM enterprise_connection_requests WHERE server = 'locked' AND state = 'delivered'}) == 400 }, 'delivery', 60) },
@@ -456,7 +454,7 @@ sub beside_hanging
 		ok(eval { wait_until(sub { query("SELECT state FROM enterprise_connection_requests WHERE id = $request", $database) eq 'delivered' }, 'delivery', 20) }, "$what: a request of a good server is delivered")
 		  or diag query("SELECT to_jsonb(r) FROM enterprise_connection_requests r WHERE id = $request", $database);
 		is(query("SELECT attempts FROM enterprise_connection_requests WHERE id = $request", $database), 1, "$what: with one attempt");
-		cmp_ok(time - $start, '<', 5, sprintf '%s: at once (%.2f s)', $what, time - $start);
+		cmp_ok(time - $start, '<', 15, sprintf '%s: at once (%.2f s)', $what, time - $start);
 	}
 	is(query(q{SELECT count(*) FROM enterprise_connection_requests WHERE server <> 'clerk' AND (attempts > 1 OR error IS NOT NULL)}, $database), 0, "$what: no place is no attempt");
 	query("DROP DATABASE $database WITH (FORCE)");
