@@ -38,7 +38,7 @@ $node->safe_psql('postgres', qq{
 });
 
 # What the mock does is told by the name in the body.
-my $json = '{"id":"c1","object":"enterprise_connection","name":"x"';
+my $json = '{"id":"c1","object":"enterprise_connection","name":"x","provider":"x"';
 my %scripted = (
 	reset_before => { reset => 'before' },
 	reset_after  => { reset => 'after' },
