@@ -263,6 +263,8 @@ sub answer
 	my $framing = int rand 12;
 	my $wire;
 
+	# No longer than that: a session that is told to wait has all later requests
+	# to this server wait, too.
 	unshift @headers, 'Retry-After: ' . pick(0, 0, 1) if $status == 429 || $status == 503 || one_in(20);
 	if ($framing == 0)
 	{

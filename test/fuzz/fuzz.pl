@@ -279,6 +279,7 @@ sub psql
 {
 	my (@options) = @_;
 
+	local $ENV{PGOPTIONS} = '-c client_min_messages=warning';
 	system('psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', @options) == 0 or die "could not prepare the database\n";
 	return;
 }

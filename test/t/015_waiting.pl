@@ -14,6 +14,7 @@ my $node = clerk_node('waiting', $mock, conf => <<'END');
 shared_preload_libraries = 'pg_clerk'
 fsync = off
 autovacuum = off
+pg_clerk.naptime = '60s'
 END
 my $count = 0;
 my ($request, $other, $session, $start);
@@ -34,11 +35,12 @@ sub value
 	return $node->safe_psql('postgres', "SELECT $column FROM enterprise_connection_requests WHERE id = $id");
 }
 
+# Long before pg_clerk.naptime is over, but on a busy machine, too.
 sub is_delivered
 {
 	my ($id, $what) = @_;
 
-	is(eval { wait_until(sub { value($id, 'state') eq 'delivered' }, 'delivery', 8) }, 1, $what)
+	is(eval { wait_until(sub { value($id, 'state') eq 'delivered' }, 'delivery', 40) }, 1, $what)
 	  or diag value($id, 'to_jsonb(enterprise_connection_requests)');
 	return;
 }
@@ -79,10 +81,10 @@ sub answer
 # ---------------------------------------------------------------------------
 $mock->script(answer(503));
 $request = enqueue('locked');
-wait_until(sub { value($request, "attempts = 1 AND state = 'queued'") eq 't' }, 'the first attempt', 10);
+wait_until(sub { value($request, "attempts = 1 AND state = 'queued'") eq 't' }, 'the first attempt', 40);
 $session = session($node);
 $session->query("BEGIN; SELECT cancel_enterprise_connection_request($request)");
-wait_until(sub { value($request, 'next_attempt_at < now()') eq 't' }, 'the time of the next one', 10);
+wait_until(sub { value($request, 'next_attempt_at < now()') eq 't' }, 'the time of the next one', 40);
 is_quiet('locked');
 is_delivered(enqueue('not locked'), 'others are delivered meanwhile');
 $session->query('ROLLBACK');
@@ -106,7 +108,7 @@ sub paused
 
 $mock->reset({ secret_keys => ['sk_test_new'] });
 $request = enqueue('refused');
-wait_until(sub { paused() }, 'the pause', 10);
+wait_until(sub { paused() }, 'the pause', 40);
 is(sent(), 1, 'a key is refused');
 $node->safe_psql('postgres', 'CALL deliver_enterprise_connections()') for 1 .. 3;
 is(sent(), 1, 'no other process tries again');
@@ -196,6 +198,8 @@ $node->append_conf('postgresql.conf', 'pg_clerk.worker = on');
 $node->reload;
 is_delivered($node->safe_psql('postgres', q{SELECT max(id) FROM enterprise_connection_requests WHERE key LIKE 'doubt %'}),
 	'much is looked up in no time');
+wait_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM enterprise_connection_requests WHERE state IN ('queued', 'sending', 'in_doubt')}) == 0 },
+	'all of it', 60);
 SKIP:
 {
 	my $pid = $node->safe_psql('template1', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_clerk worker'});
@@ -225,12 +229,12 @@ $mock->script({ match => { method => 'PATCH', body_contains => '["y.example"]' }
 	{ match => { method => 'PATCH', body_contains => '["x.example","b.example"]' }, skip => 1, hold => \1, real => \1 },
 	{ match => { method => 'PATCH', body_contains => 'two again' }, hold => \1, real => \1 });
 my ($one, $two) = split /\n/, $node->safe_psql('postgres', 'BEGIN;' . upsert('one', 'x', 'b') . upsert('two', 'y', 'a') . 'COMMIT');
-wait_until(sub { grep { $_->{method} eq 'PATCH' && $_->{raw_body} !~ /name/ } $mock->requests }, 'what gives up a domain', 10);
+wait_until(sub { grep { $_->{method} eq 'PATCH' && $_->{raw_body} !~ /name/ } $mock->requests }, 'what gives up a domain', 40);
 $request = $node->safe_psql('postgres', q{SELECT enqueue_enterprise_connection('upsert', '{"name": "two again"}', 'two')});
 $mock->release;
-wait_until(sub { value($two, 'awaits') || value($two, 'state') ne 'sending' }, 'its answer', 10);
+wait_until(sub { value($two, 'awaits') || value($two, 'state') ne 'sending' }, 'its answer', 40);
 is($node->safe_psql('postgres', q{SELECT domains FROM enterprise_connections WHERE key = 'two'}), '{y.example}', 'what is left is tracked');
-wait_until(sub { $mock->release; value($request, 'state') eq 'delivered' }, 'both', 20);
+wait_until(sub { $mock->release; value($request, 'state') eq 'delivered' }, 'both', 40);
 is_delivered($one, 'the other one has it now');
 $node->safe_psql('postgres', 'ALTER SERVER clerk OPTIONS (DROP max_concurrency)');
 
@@ -242,19 +246,19 @@ $mock->script({ match => { method => 'POST' }, times => 40, real => JSON::PP::tr
 $node->safe_psql('postgres', q{
 	SELECT count(enqueue_enterprise_connection('upsert', format('{"name": "Lane %s", "provider": "saml_okta", "domains": ["lane%s.example"]}', n, n)::jsonb, 'lane:' || n))
 	FROM generate_series(1, 40) AS n});
-wait_until(sub { $mock->stats->{in_flight} > 0 }, 'them to be on their way', 10);
+wait_until(sub { $mock->stats->{in_flight} > 0 }, 'them to be on their way', 40);
 $node->safe_psql('postgres', q{SELECT count(enqueue_enterprise_connection('update', '{"name": "Next"}', 'lane:' || n)) FROM generate_series(1, 40) AS n});
 $session = session($node);
 $session->query('BEGIN');
 $session->query(q{SELECT count(cancel_enterprise_connection_request(id)) FROM enterprise_connection_requests WHERE key LIKE 'lane:%' AND operation = 'update'});
 is(eval { wait_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM enterprise_connection_requests
-	WHERE key LIKE 'lane:%' AND operation = 'upsert' AND state = 'delivered'}) == 40 }, 'delivery', 10) }, 1, 'what stands before locked requests is delivered');
+	WHERE key LIKE 'lane:%' AND operation = 'upsert' AND state = 'delivered'}) == 40 }, 'delivery', 40) }, 1, 'what stands before locked requests is delivered');
 is_delivered(enqueue('beside locked lanes'), 'so are others');
 $session->query('ROLLBACK');
 $session->stop;
 is_delivered(enqueue('a wake-up'), 'after ROLLBACK too');
 is(eval { wait_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM enterprise_connection_requests
-	WHERE key LIKE 'lane:%' AND state = 'delivered'}) == 80 }, 'delivery', 10) }, 1, 'and what was locked, then');
+	WHERE key LIKE 'lane:%' AND state = 'delivered'}) == 80 }, 'delivery', 40) }, 1, 'and what was locked, then');
 
 # ---------------------------------------------------------------------------
 # A pause that Clerk asks for
@@ -262,7 +266,7 @@ is(eval { wait_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM e
 $mock->reset;
 $mock->script(answer(429, headers => { 'Retry-After' => '30' }));
 $request = enqueue('limited');
-wait_until(sub { value($request, 'http_status') eq '429' }, 'the refusal', 10);
+wait_until(sub { value($request, 'http_status') eq '429' }, 'the refusal', 40);
 enqueue('limited, too');
 is_quiet('Retry-After');
 is(sent(), 1, 'nothing is sent');
