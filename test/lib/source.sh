@@ -47,7 +47,7 @@ build_postgres() {
 	for words in "-j $(nproc) all" "-C contrib/pg_stat_statements all" "DESTDIR=$work/stage install" \
 		"-C contrib/pg_stat_statements DESTDIR=$work/stage install"; do
 		# shellcheck disable=SC2086 # several arguments
-		run_step 3600 "$work/make.log" nice make -s -C "$build" COPT="$copt" $words || {
+		run_step 3600 "$work/make.log" make -s -C "$build" COPT="$copt" $words || {
 			tail -n 30 "$work/make.log" >&2
 			die "could not build $from"
 		}
