@@ -982,6 +982,22 @@ DROP OWNED BY regress_app;
 DROP ROLE regress_nobody, regress_app, regress_both, regress_monitor;
 
 --
+-- Clerk asks for no more requests: a direct call does not wait longer than it may take; another setting ends that
+--
+CALL pg_temp.start_over();
+SELECT mock.script('{"match": {"body_contains": "Limited"}, "status": 429, "headers": {"Retry-After": "99999"}, "body": {"errors": []}}');
+SELECT enqueue_enterprise_connection('create', pg_temp.params('Limited')) AS request;
+CALL deliver_enterprise_connections();
+SELECT state, attempts, next_attempt_at BETWEEN now() + '50 min' AND now() + '61 min' AS within_an_hour FROM enterprise_connection_requests;
+SELECT count(*) FROM list_enterprise_connections();
+ALTER SERVER clerk OPTIONS (ADD timeout '31s');
+SELECT count(*) FROM list_enterprise_connections();
+SELECT retry_enterprise_connection_request(1);
+CALL deliver_enterprise_connections();
+SELECT state FROM enterprise_connection_requests;
+ALTER SERVER clerk OPTIONS (DROP timeout);
+
+--
 -- In a copy of the database nothing is sent until it is armed
 --
 CALL pg_temp.start_over();

@@ -339,6 +339,23 @@ read_page(const ClerkCall *call, const ClerkHttpRequest *request, const char **f
 }
 
 void
+clerk_api_held_back(const ClerkSettings *settings, ClerkCall *call, int64 wait)
+{
+	ClerkReport *report = palloc0(sizeof(*report));
+
+	report->sqlerrcode = MAKE_SQLSTATE('K', 'C', '4', '2', '9');
+	report->message = psprintf("could not %s: Clerk has asked for no more requests for " INT64_FORMAT " s",
+							   endpoints[call->endpoint].what, (wait + 999) / 1000);
+	report->hint = psprintf("Nothing was sent. Try again later; a change of server %s, by ALTER SERVER, ends the wait.",
+							quote_identifier(settings->server_name));
+	report->retry_after = wait;
+	report->retry = CLERK_RETRY_NEVER;
+	call->result = NULL;
+	call->page = NULL;
+	call->report = report;
+}
+
+void
 clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRequest *request)
 {
 	const Endpoint *endpoint = &endpoints[call->endpoint];

@@ -86,6 +86,12 @@ extern ClerkHttpRequest *clerk_api_request(const ClerkSettings *settings, const 
  * Read the answer into call->result, call->page or call->report.  Throws only
  * out of memory.
  */
+/*
+ * The call is not sent, as Clerk has asked (by a 429) to wait for so many ms:
+ * fill in its report.
+ */
+extern void clerk_api_held_back(const ClerkSettings *settings, ClerkCall *call, int64 wait);
+
 extern void clerk_api_read(const ClerkSettings *settings, ClerkCall *call,
 						   const ClerkHttpRequest *request);
 

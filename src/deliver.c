@@ -98,6 +98,9 @@
 /* While something is under way, lanes are swept every so many ms. */
 #define SWEEP_INTERVAL 100
 
+/* Sockets of which a server that has one does not get another. */
+#define RESERVED_SOCKETS 16
+
 /* A longer id, in bytes, might not fit into a notification. */
 #define MAX_NOTIFIED_ID 1000
 
@@ -1019,19 +1022,35 @@ find_server(Loop *loop, const char *name)
 }
 
 /*
+ * Requests that are claimed, and will need a socket.
+ */
+static int
+unsent(Loop *loop)
+{
+	int			count = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &loop->deliveries)
+		count += dlist_container(Delivery, node, iter.cur)->state == DELIVERY_READY;
+	return count;
+}
+
+/*
  * How many more may be sent to the server now?
  *
  * The sockets of this process are shared out: a server has at most twice as
  * many as there are left for the others.  So one that hangs leaves a third of
- * them, the next one a third of that, and so on.
+ * them, the next one a third of that, and so on.  The last ones are for those
+ * that have none, one each.
  */
 static int
 places(Loop *loop, Server *server, const ClerkSettings *limits)
 {
-	int			room = clerk_http_room();
+	int			room = clerk_http_room() - unsent(loop);
 	int			free = limits->max_concurrency - server->active;
+	int			share = (2 * (room - RESERVED_SOCKETS) - server->active) / 3;
 
-	free = Min(free, (2 * room - server->active + 2) / 3);
+	free = Min(free, Max(share, room > 0 && server->active == 0));
 	if (server->paused)
 		free = Min(free, 1);
 	return Min(free, clerk_pace_allows(limits));
@@ -2305,6 +2324,18 @@ may_leave(Loop *loop)
 	return nothing_under_way(loop) || clerk_http_now() >= loop->leave_at;
 }
 
+/*
+ * Has something happened that the loop has not looked at?  Then it must not
+ * wait: whoever told it has set the latch, but a wait for a lock, in one of the
+ * transactions, may have reset it.
+ */
+static bool
+is_called(Loop *loop)
+{
+	return loop->deliverer->called != NULL && clerk_http_now() >= loop->pause_until &&
+		loop->leave_at == 0 && (loop->deliverer->called() || loop->deliverer->leave());
+}
+
 static void
 run_loop(Loop *loop)
 {
@@ -2338,6 +2369,11 @@ run_loop(Loop *loop)
 		}
 		if (!loop->deliverer->forever && drained(loop))
 			break;
+		if (is_called(loop))
+		{
+			loop->woken = true;
+			continue;
+		}
 		if (loop->deliverer->idle)
 			loop->deliverer->idle(is_idle(loop));
 		take_answers(loop, next_wake(loop));

@@ -16,6 +16,7 @@ typedef struct ClerkDeliverer
 	void		(*begin) (void);	/* a transaction, with an active snapshot */
 	void		(*commit) (void);
 	bool		(*leave) (void);	/* between transactions: is it time to stop? */
+	bool		(*called) (void);	/* did something happen since the last begin? */
 	void		(*idle) (bool idle);	/* nothing is due or under way; or there is again */
 } ClerkDeliverer;
 

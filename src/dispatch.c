@@ -41,6 +41,7 @@ typedef struct Pace
 	Oid			server;			/* hash key */
 	int64		due;			/* us on clerk_http_now()'s clock */
 	int64		paused_until;	/* ms, after a 429 */
+	int64		version;		/* of the settings; others end the pause */
 } Pace;
 
 static HTAB *paces = NULL;
@@ -73,7 +74,7 @@ typedef struct Run
 } Run;
 
 static Pace *
-find_pace(Oid server)
+find_pace(const ClerkSettings *settings)
 {
 	Pace	   *pace;
 	bool		found;
@@ -84,19 +85,19 @@ find_pace(Oid server)
 
 		paces = hash_create("pg_clerk paces", 8, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
-	pace = hash_search(paces, &server, HASH_ENTER, &found);
+	pace = hash_search(paces, &settings->server, HASH_ENTER, &found);
 	if (!found)
-	{
 		pace->due = 0;
+	if (!found || pace->version != settings->version)
 		pace->paused_until = 0;
-	}
+	pace->version = settings->version;
 	return pace;
 }
 
 int64
 clerk_pace_next(const ClerkSettings *settings)
 {
-	Pace	   *pace = find_pace(settings->server);
+	Pace	   *pace = find_pace(settings);
 
 	if (settings->rate_limit == 0)
 		return pace->paused_until;
@@ -106,7 +107,7 @@ clerk_pace_next(const ClerkSettings *settings)
 int
 clerk_pace_allows(const ClerkSettings *settings)
 {
-	Pace	   *pace = find_pace(settings->server);
+	Pace	   *pace = find_pace(settings);
 	int64		now = clerk_http_now();
 	int64		interval;
 
@@ -121,7 +122,7 @@ clerk_pace_allows(const ClerkSettings *settings)
 void
 clerk_pace_count(const ClerkSettings *settings)
 {
-	Pace	   *pace = find_pace(settings->server);
+	Pace	   *pace = find_pace(settings);
 
 	if (settings->rate_limit > 0)
 		pace->due = Max(pace->due, clerk_http_now() * 1000) + 1000000 / settings->rate_limit;
@@ -130,7 +131,7 @@ clerk_pace_count(const ClerkSettings *settings)
 void
 clerk_pace_pause(const ClerkSettings *settings, int64 until)
 {
-	Pace	   *pace = find_pace(settings->server);
+	Pace	   *pace = find_pace(settings);
 
 	pace->paused_until = Max(pace->paused_until, until);
 }
@@ -269,6 +270,20 @@ retry(Run *run, Attempt *attempt)
 }
 
 /*
+ * Hand the call back.
+ */
+static void
+end_attempt(Run *run, Attempt *attempt)
+{
+	run->exhausted = false;
+	MemoryContextSwitchTo(run->caller);
+	run->dispatch->done(attempt->call, run->dispatch->arg);
+	MemoryContextSwitchTo(run->context);
+	MemoryContextDelete(attempt->context);
+	pfree(attempt);
+}
+
+/*
  * A request is finished: read its answer, and retry or hand the call back.
  */
 static void
@@ -289,12 +304,7 @@ finish_attempt(Run *run, ClerkHttpRequest *request)
 		MemoryContextSwitchTo(run->context);
 		return;
 	}
-	run->exhausted = false;
-	MemoryContextSwitchTo(run->caller);
-	run->dispatch->done(attempt->call, run->dispatch->arg);
-	MemoryContextSwitchTo(run->context);
-	MemoryContextDelete(attempt->context);
-	pfree(attempt);
+	end_attempt(run, attempt);
 }
 
 /*
@@ -358,6 +368,24 @@ creations_context(void *arg)
 }
 
 /*
+ * Clerk may have asked this process to wait for longer than a call may take.
+ */
+static bool
+is_held_back(Run *run, Attempt *attempt)
+{
+	int64		wait = find_pace(run->settings)->paused_until - clerk_http_now();
+
+	if (attempt->give_up != 0 || wait <= run->settings->timeout)
+		return false;
+	MemoryContextSwitchTo(attempt->context);
+	clerk_api_held_back(run->settings, attempt->call, wait);
+	dlist_delete(&attempt->node);
+	run->busy--;
+	end_attempt(run, attempt);
+	return true;
+}
+
+/*
  * Fill the free places.  The call first, then its pace: when all is done,
  * nothing waits for a pace that nobody needs.
  */
@@ -367,8 +395,14 @@ fill_places(Run *run)
 	Attempt    *attempt;
 
 	while (clerk_http_pending(run->set) < run->dispatch->concurrency && has_room(run) &&
-		   (attempt = next_attempt(run)) != NULL && clerk_http_now() >= clerk_pace_next(run->settings))
+		   (attempt = next_attempt(run)) != NULL)
+	{
+		if (is_held_back(run, attempt))
+			continue;
+		if (clerk_http_now() < clerk_pace_next(run->settings))
+			return;
 		send_attempt(run, attempt);
+	}
 }
 
 static void

@@ -340,6 +340,12 @@ clerk_wake_looking(void)
 	clerk_wake_unlock();
 }
 
+bool
+clerk_wake_pending(void)
+{
+	return mine->woken;
+}
+
 void
 clerk_wake_idle(bool idle)
 {

@@ -84,6 +84,9 @@ extern bool clerk_wake_enter(Oid database);
 /* What it was woken for until now, it is going to look at. */
 extern void clerk_wake_looking(void);
 
+/* Was it woken since? */
+extern bool clerk_wake_pending(void);
+
 extern void clerk_wake_idle(bool idle);
 extern bool clerk_wake_must_leave(void);
 

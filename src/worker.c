@@ -545,6 +545,12 @@ worker_leave(void)
 	return !clerk_worker_enabled || clerk_wake_must_leave() || extension_is_gone();
 }
 
+static bool
+worker_called(void)
+{
+	return ConfigReloadPending || clerk_wake_pending();
+}
+
 static void
 worker_idle(bool idle)
 {
@@ -608,6 +614,7 @@ deliver(void)
 		.begin = worker_begin,
 		.commit = worker_commit,
 		.leave = worker_leave,
+		.called = worker_called,
 		.idle = worker_idle,
 	};
 
