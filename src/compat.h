@@ -294,19 +294,12 @@ clerk_complete_descriptor(TupleDesc desc)
 	return desc;
 }
 
-/* The sequence of an identity column. */
-#include "catalog/dependency.h"
-#include "utils/rel.h"
+/* To ignore a signal; a handler has another type from 19 on. */
+#include "port.h"
 
-static inline Oid
-clerk_identity_sequence(Relation rel, AttrNumber column)
-{
-#if PG_VERSION_NUM >= 170000
-	return getIdentitySequence(rel, column, false);
-#else
-	return getIdentitySequence(RelationGetRelid(rel), column, false);
+#ifndef PG_SIG_IGN
+#define PG_SIG_IGN SIG_IGN
 #endif
-}
 
 /* The type of a syscache's number, as its callbacks have it. */
 #if PG_VERSION_NUM >= 190000

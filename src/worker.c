@@ -645,7 +645,7 @@ clerk_worker_main(Datum arg)
 	begin_process();
 
 	/* There is no statement to cancel; what was claimed must not be lost. */
-	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGINT, PG_SIG_IGN);
 	if (!clerk_wake_enter(database))
 		return;
 	before_shmem_exit(worker_is_gone, (Datum) 0);
