@@ -302,6 +302,8 @@ clerk_complete_descriptor(TupleDesc desc)
 #endif
 
 /* The type of a syscache's number, as its callbacks have it. */
+#include "utils/syscache.h"
+
 #if PG_VERSION_NUM >= 190000
 typedef SysCacheIdentifier ClerkSysCacheId;
 #else
