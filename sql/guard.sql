@@ -46,7 +46,8 @@ BEGIN
         RAISE WARNING '  allowed';
     EXCEPTION WHEN OTHERS THEN
         GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-        RAISE WARNING '  % %', state, message;
+        -- on 14, what a generated column uses is noted with the column
+        RAISE WARNING '  % %', state, regexp_replace(message, '^default value for ', '');
         IF detail !~ '^(It|Its code|That table''s triggers) would run with the rights of role ' THEN
             RAISE WARNING '  % ', detail;
         END IF;
