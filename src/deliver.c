@@ -331,13 +331,15 @@ run_in_subtransaction(Loop *loop, Work work, void *arg)
 	return error;
 }
 
+/*
+ * Without the detail, which may have a whole row, with its secrets.
+ */
 static void
 log_error(const char *what, const ErrorData *error)
 {
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("pg_clerk could not %s: %s", what, error->message),
-			 error->detail ? errdetail_internal("%s", error->detail) : 0));
+			 errmsg("pg_clerk could not %s: %s", what, error->message)));
 }
 
 /*
@@ -667,6 +669,10 @@ judge_success(Delivery *delivery)
 		judged(delivery, "delivered", -1);
 }
 
+/*
+ * An error here, as a request's.  The detail of a violated constraint may have
+ * a whole row, with its secrets.
+ */
 static ClerkReport
 report_of_error(const ErrorData *error)
 {
@@ -674,7 +680,8 @@ report_of_error(const ErrorData *error)
 	{
 		.sqlerrcode = error->sqlerrcode,
 			.message = error->message,
-			.detail = error->detail,
+			.detail = ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION ?
+			NULL : error->detail,
 			.hint = error->hint,
 			.retry_after = -1,
 	};
@@ -1202,10 +1209,15 @@ take_doubts(Loop *loop, Server *server, List *rows)
 			look_up->settings = delivery->settings;
 		look_up->deliveries = lappend(look_up->deliveries, delivery);
 	}
+	MemoryContextSwitchTo(old);
+	if (look_up->deliveries == NIL)
+	{
+		MemoryContextDelete(context);
+		return;
+	}
 	look_up->answered = look_up->settings == NULL;
 	server->looking_up = true;
 	dlist_push_tail(&loop->look_ups, &look_up->node);
-	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -1808,7 +1820,21 @@ go_on(Loop *loop, Delivery *delivery)
 	};
 	delivery->next = NULL;
 	MemoryContextSwitchTo(delivery->context);
-	build_request(delivery);
+	PG_TRY();
+	{
+		build_request(delivery);
+	}
+	PG_CATCH();
+	{
+		/* No transaction is open: nothing but memory is to be cleaned up. */
+		ClerkReport report;
+
+		MemoryContextSwitchTo(delivery->context);
+		report = report_of_error(CopyErrorData());
+		FlushErrorState();
+		judged_failed(delivery, &report);
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(loop->context);
 }
 
@@ -1960,7 +1986,9 @@ has_outcomes(Loop *loop)
 			continue;
 		foreach(lc, look_up->deliveries)
 		{
-			if (((Delivery *) lfirst(lc))->not_before <= now)
+			Delivery   *delivery = lfirst(lc);
+
+			if (delivery->state == DELIVERY_JUDGED && delivery->not_before <= now)
 				return true;
 		}
 	}
@@ -2286,7 +2314,12 @@ next_wake(Loop *loop)
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
 		foreach(lc, look_up->answered ? look_up->deliveries : NIL)
-			wake = Min(wake, Max(((Delivery *) lfirst(lc))->not_before, now));
+		{
+			Delivery   *delivery = lfirst(lc);
+
+			if (delivery->state == DELIVERY_JUDGED)
+				wake = Min(wake, Max(delivery->not_before, now));
+		}
 	}
 	return Max(wake, loop->pause_until);
 }
