@@ -312,6 +312,7 @@ SKIP:
 	skip 'the notification queue cannot be made small enough to fill it', 4 if $version < 170000;
 	$node->append_conf('postgresql.conf', "max_notify_queue_pages = 64\n");
 	$node->restart;
+	$log_offset = -s $node->logfile;
 	my $pid     = worker();
 	my $session = session($node);
 
