@@ -161,6 +161,10 @@ id_fault(const char *id)
 		return "has no member \"id\"";
 	if (strlen(id) > CLERK_MAX_ID_LENGTH)
 		return "has an id of more than " CppAsString2(CLERK_MAX_ID_LENGTH) " bytes";
+
+	/* A row of it could be neither updated nor deleted, nor looked for. */
+	if (clerk_url_segment(id) == NULL)
+		return "has an id that no request can name";
 	return NULL;
 }
 

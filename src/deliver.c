@@ -149,6 +149,8 @@ typedef struct Delivery
 	Jsonb	   *track;			/* connection to be tracked */
 	const char *untrack;		/* id of a row to be deleted */
 	const ClerkBody *next;		/* a PATCH of this follows at once */
+	ClerkCall	next_call;		/* the same, ready to be sent */
+	ClerkHttpRequest *next_request;
 	bool		gives_up;		/* what is sent only gives up domains */
 	bool		yields;			/* Clerk refused it: the next of its key takes it over */
 	const char *written_state;	/* what was written of it: the state, or "lost" */
@@ -792,14 +794,36 @@ need_connection(const ClerkRequestRow *row)
 }
 
 /*
- * The request is built here too: an id that cannot be one is an error.
+ * An id that cannot be one is an error.
+ */
+static ClerkHttpRequest *
+build_request(Delivery *delivery, ClerkCall *call)
+{
+	ClerkHttpRequest *request;
+
+	call->secrets = delivery->params ? delivery->params->secrets : NIL;
+	request = clerk_api_request(delivery->settings, call);
+	request->caller = delivery;
+	return request;
+}
+
+/*
+ * The PATCH that follows.  It is built where an error becomes the outcome: when
+ * it is sent, there is no transaction.
  */
 static void
-build_request(Delivery *delivery)
+build_next(Delivery *delivery)
 {
-	delivery->call.secrets = delivery->params ? delivery->params->secrets : NIL;
-	delivery->request = clerk_api_request(delivery->settings, &delivery->call);
-	delivery->request->caller = delivery;
+	const char *id = delivery->outcome.connection_id ?
+		delivery->outcome.connection_id : delivery->row->connection_id;
+
+	delivery->next_call = (ClerkCall)
+	{
+		.endpoint = CLERK_UPDATE,
+			.id = id,
+			.body = delivery->next,
+	};
+	delivery->next_request = build_request(delivery, &delivery->next_call);
 }
 
 static void
@@ -896,7 +920,7 @@ prepare(Loop *loop, void *arg)
 		delivery->call.endpoint = CLERK_DELETE;
 		delivery->call.id = row->connection_id;
 	}
-	build_request(delivery);
+	delivery->request = build_request(delivery, &delivery->call);
 }
 
 static Delivery *
@@ -1787,7 +1811,7 @@ write_delivery(Loop *loop, Delivery *delivery)
  * goes on.
  */
 static void
-go_on(Loop *loop, Delivery *delivery)
+go_on(Delivery *delivery)
 {
 	if (delivery->outcome.step != NULL)
 		delivery->row->step = delivery->outcome.step;
@@ -1800,20 +1824,13 @@ go_on(Loop *loop, Delivery *delivery)
 	delivery->yields = false;
 	delivery->tries = 0;
 	delivery->state = DELIVERY_READY;
-	delivery->call = (ClerkCall)
-	{
-		.endpoint = CLERK_UPDATE,
-			.id = delivery->row->connection_id,
-			.body = delivery->next,
-	};
+	delivery->call = delivery->next_call;
+	delivery->request = delivery->next_request;
 	delivery->next = NULL;
-	MemoryContextSwitchTo(delivery->context);
-	build_request(delivery);
-	MemoryContextSwitchTo(loop->context);
 }
 
 /*
- * Call visit for each delivery that has its outcome and may be written now.
+ * Write the outcome of each delivery that has one and may be written now.
  * Those that were tried before come last: what they wait for may take a while.
  */
 static void
@@ -1868,7 +1885,7 @@ end_deliveries(Loop *loop)
 		note_finished(loop, delivery);
 		if (delivery->next != NULL && strcmp(delivery->written_state, "sending") == 0)
 		{
-			go_on(loop, delivery);
+			go_on(delivery);
 			continue;
 		}
 		delivery->server->active--;
@@ -1982,6 +1999,8 @@ judge(Loop *loop, void *arg)
 		judge_success(delivery);
 	else
 		judge_failure(delivery, delivery->call.report);
+	if (delivery->next != NULL)
+		build_next(delivery);
 }
 
 /*
