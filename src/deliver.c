@@ -1226,10 +1226,17 @@ take_doubts(Loop *loop, Server *server, List *rows)
 			look_up->settings = delivery->settings;
 		look_up->deliveries = lappend(look_up->deliveries, delivery);
 	}
+	MemoryContextSwitchTo(old);
+
+	/* None could be claimed: nothing would ever end the look-up. */
+	if (look_up->deliveries == NIL)
+	{
+		MemoryContextDelete(context);
+		return;
+	}
 	look_up->answered = look_up->settings == NULL;
 	server->looking_up = true;
 	dlist_push_tail(&loop->look_ups, &look_up->node);
-	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -1952,6 +1959,21 @@ unwrite_deliveries(Loop *loop)
 	}
 }
 
+/*
+ * Is there something to judge or to write?
+ */
+static bool
+is_open(const Delivery *delivery)
+{
+	return delivery->state == DELIVERY_ANSWERED || delivery->state == DELIVERY_JUDGED;
+}
+
+static bool
+has_outcome(const Delivery *delivery, int64 now)
+{
+	return is_open(delivery) && delivery->not_before <= now;
+}
+
 static bool
 has_outcomes(Loop *loop)
 {
@@ -1960,26 +1982,17 @@ has_outcomes(Loop *loop)
 	ListCell   *lc;
 
 	dlist_foreach(iter, &loop->deliveries)
-	{
-		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
-
-		if ((delivery->state == DELIVERY_ANSWERED || delivery->state == DELIVERY_JUDGED) &&
-			delivery->not_before <= now)
+		if (has_outcome(dlist_container(Delivery, node, iter.cur), now))
 			return true;
-	}
 	dlist_foreach(iter, &loop->look_ups)
 	{
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
 		if (look_up->page_came)
 			return true;
-		if (!look_up->answered)
-			continue;
-		foreach(lc, look_up->deliveries)
-		{
-			if (((Delivery *) lfirst(lc))->not_before <= now)
+		foreach(lc, look_up->answered ? look_up->deliveries : NIL)
+			if (has_outcome(lfirst(lc), now))
 				return true;
-		}
 	}
 	return false;
 }
@@ -2297,7 +2310,7 @@ next_wake(Loop *loop)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
-		if (delivery->state == DELIVERY_JUDGED || delivery->state == DELIVERY_ANSWERED)
+		if (is_open(delivery))
 			wake = Min(wake, Max(delivery->not_before, now));
 	}
 	dlist_foreach(iter, &loop->look_ups)
@@ -2305,7 +2318,8 @@ next_wake(Loop *loop)
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
 		foreach(lc, look_up->answered ? look_up->deliveries : NIL)
-			wake = Min(wake, Max(((Delivery *) lfirst(lc))->not_before, now));
+			if (is_open(lfirst(lc)))
+				wake = Min(wake, Max(((Delivery *) lfirst(lc))->not_before, now));
 	}
 	return Max(wake, loop->pause_until);
 }
