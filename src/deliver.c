@@ -101,6 +101,13 @@
 /* Sockets of which a server that has one does not get another. */
 #define RESERVED_SOCKETS 16
 
+/*
+ * Of answers that are larger than so many bytes, one is read in each
+ * transaction, after the others: PostgreSQL may take a second to read one of
+ * 8 MB, and a server can have as many come at a time as it has places.
+ */
+#define LARGE_ANSWER (256 * 1024)
+
 /* A longer id, in bytes, might not fit into a notification. */
 #define MAX_NOTIFIED_ID 1000
 
@@ -2045,8 +2052,11 @@ judge_delivery(Loop *loop, Delivery *delivery)
 	MemoryContextSwitchTo(loop->context);
 }
 
+/*
+ * Judge one answer that is large, or all those that are not.
+ */
 static void
-judge_answers(Loop *loop)
+judge_deliveries(Loop *loop, bool large)
 {
 	int64		now = clerk_http_now();
 	dlist_iter	iter;
@@ -2055,9 +2065,25 @@ judge_answers(Loop *loop)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
-		if (delivery->state == DELIVERY_ANSWERED && delivery->not_before <= now)
-			judge_delivery(loop, delivery);
+		if (delivery->state != DELIVERY_ANSWERED || delivery->not_before > now ||
+			(delivery->request->answer_len > LARGE_ANSWER) != large)
+			continue;
+		judge_delivery(loop, delivery);
+		if (large)
+			return;
 	}
+}
+
+/*
+ * A server has one look-up at a time, so all their pages.
+ */
+static void
+judge_answers(Loop *loop)
+{
+	dlist_iter	iter;
+
+	judge_deliveries(loop, false);
+	judge_deliveries(loop, true);
 	dlist_foreach(iter, &loop->look_ups)
 	{
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
