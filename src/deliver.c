@@ -597,6 +597,16 @@ judge_duplicate(Delivery *delivery, const ClerkReport *report)
 		judged_failed(delivery, report);
 }
 
+/*
+ * Clerk has asked to wait, which goes for all requests of the server.
+ */
+static void
+note_limit(const ClerkSettings *settings, const ClerkReport *report)
+{
+	if (report->status == 429)
+		clerk_pace_pause(settings, clerk_http_now() + (report->retry_after >= 0 ? Max(report->retry_after, 50) : 1000));
+}
+
 static void
 judge_failure(Delivery *delivery, const ClerkReport *report)
 {
@@ -636,9 +646,7 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 		judged_failed(delivery, report);
 	else
 		judged_again(delivery, report);
-	if (report->status == 429)
-		clerk_pace_pause(delivery->settings,
-						 clerk_http_now() + (report->retry_after >= 0 ? Max(report->retry_after, 50) : 1000));
+	note_limit(delivery->settings, report);
 }
 
 static void
@@ -1164,9 +1172,10 @@ may_probe(Loop *loop, Server *server)
  * What was in doubt still is.  A look-up that failed counts as an attempt.
  */
 static void
-judged_still_in_doubt(Delivery *delivery, Jsonb *error, bool counted)
+judged_still_in_doubt(Delivery *delivery, Jsonb *error, bool counted, int64 retry_after)
 {
 	const ClerkRequestRow *row = delivery->row;
+	int64		delay = counted ? backoff(row->attempts) : BACKOFF_FIRST;
 
 	delivery->outcome.error = error;
 	delivery->outcome.doubt_since = row->doubt_since;
@@ -1174,7 +1183,7 @@ judged_still_in_doubt(Delivery *delivery, Jsonb *error, bool counted)
 	if (counted && row->attempts >= clerk_max_attempts)
 		judged(delivery, "failed", -1);
 	else
-		judged(delivery, "in_doubt", counted ? backoff(row->attempts) : BACKOFF_FIRST);
+		judged(delivery, "in_doubt", Max(delay, retry_after));
 }
 
 /*
@@ -1187,7 +1196,7 @@ judge_doubt_error(Delivery *delivery, const ErrorData *error)
 	delivery->outcome.doubt_since = delivery->row->doubt_since;
 	delivery->outcome.uncounted = true;
 	if (strcmp(delivery->outcome.state, "queued") == 0)
-		judged_still_in_doubt(delivery, delivery->outcome.error, false);
+		judged_still_in_doubt(delivery, delivery->outcome.error, false, -1);
 }
 
 static void
@@ -1302,7 +1311,7 @@ claim_server(Loop *loop, void *arg)
 		return;
 	}
 	claim->open = claim_from(loop, server, limits);
-	if (!server->looking_up && (!server->paused || server->active == 0) &&
+	if (!server->looking_up && (!server->paused || server->active == 0) && clerk_pace_allows(limits) > 0 &&
 		(doubts = clerk_outbox_claim_doubts(server->name, &loop->claimer)) != NIL)
 		take_doubts(loop, server, doubts);
 	if (server->paused && (server->active > 0 || server->looking_up))
@@ -1586,6 +1595,8 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 {
 	ListCell   *lc;
 
+	if (report != NULL)
+		note_limit(look_up->settings, report);
 	foreach(lc, look_up->deliveries)
 	{
 		Delivery   *delivery = lfirst(lc);
@@ -1601,7 +1612,8 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 			if (refused_key)
 				pause_server(delivery->server, report, look_up->settings);
 			judged_still_in_doubt(delivery, clerk_report_to_jsonb(report),
-								  !refused_key && ERRCODE_TO_CATEGORY(report->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES);
+								  !refused_key && ERRCODE_TO_CATEGORY(report->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES,
+								  report->retry_after);
 			continue;
 		}
 		delivery->outcome.error = row->error;
