@@ -82,6 +82,9 @@
 /* How far Clerk's clock may be off, in us. */
 #define CLOCK_SKEW (5 * 60 * USECS_PER_SEC)
 
+/* A time of Clerk's that is further off, in ms since 1970, is none. */
+#define MAX_CLERK_TIME 1e14
+
 /* A session that delivers by itself waits so many ms for a server's pace. */
 #define SHORT_PAUSE 2000
 
@@ -1473,17 +1476,22 @@ send_all(Loop *loop)
  *-------------------------------------------------------------------------
  */
 
+/*
+ * When was it created?  Where that is not to be read, it may be the one.
+ */
 static TimestampTz
 created_at(Jsonb *connection)
 {
 	JsonbValue	buf;
 	JsonbValue *value = getKeyJsonValueFromContainer(&connection->root, "created_at", 10, &buf);
+	double		ms;
 
 	if (value == NULL || value->type != jbvNumeric)
 		return PG_INT64_MAX;
-	return time_t_to_timestamptz(0) + (TimestampTz)
-		(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
-											NumericGetDatum(value->val.numeric))) * 1000);
+	ms = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(value->val.numeric)));
+	if (ms < -MAX_CLERK_TIME || ms > MAX_CLERK_TIME)
+		return PG_INT64_MAX;
+	return time_t_to_timestamptz(0) + (TimestampTz) (ms * 1000);
 }
 
 /*
@@ -1581,8 +1589,10 @@ search_page(LookUp *look_up, const ClerkPage *page)
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);
 	look_up->offset += page->received;
+
+	/* A total that is too low must not have anything created twice. */
 	return page->received > 0 && !old &&
-		(page->total >= 0 ? look_up->offset < page->total : page->received == CLERK_PAGE_SIZE);
+		(page->received >= CLERK_PAGE_SIZE || look_up->offset < page->total);
 }
 
 /*
