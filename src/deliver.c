@@ -1393,6 +1393,7 @@ claim_from_all(Loop *loop, void *arg)
 			log_error(psprintf("claim requests of server \"%s\"", claim.name), error);
 			drop_claims(loop, server);
 			server->claim_not_before = clerk_http_now() + pause_after(3 + server->failures++);
+			loop->next_claim = Min(loop->next_claim, server->claim_not_before);
 		}
 		if (claim.open)
 			open = lappend(open, lfirst(lc));
@@ -1689,18 +1690,20 @@ take_page(Loop *loop, void *arg)
 static void
 judge_page(Loop *loop, LookUp *look_up)
 {
-	ErrorData  *error = run_in_subtransaction(loop, take_page, look_up);
+	ErrorData  *error;
 	ClerkReport report;
 
-	look_up->page_came = false;
-	if (error == NULL)
-		return;
-	if (look_up->request != NULL)
-		clerk_http_release(look_up->request);
-	look_up->request = NULL;
 	MemoryContextSwitchTo(look_up->context);
-	report = report_of_error(error);
-	give_up_search(look_up, &report);
+	error = run_in_subtransaction(loop, take_page, look_up);
+	look_up->page_came = false;
+	if (error != NULL)
+	{
+		if (look_up->request != NULL)
+			clerk_http_release(look_up->request);
+		look_up->request = NULL;
+		report = report_of_error(error);
+		give_up_search(look_up, &report);
+	}
 	MemoryContextSwitchTo(loop->context);
 }
 
@@ -1831,15 +1834,15 @@ write_delivery(Loop *loop, Delivery *delivery)
 	error = run_in_subtransaction(loop, write_outcome, delivery);
 	if (error != NULL && !is_transient(error))
 		error = write_failure(loop, delivery, error);
-	MemoryContextSwitchTo(loop->context);
 	if (error == NULL)
-	{
 		delivery->state = DELIVERY_WRITTEN;
-		return;
+	else
+	{
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			log_error(psprintf("note the outcome of request " INT64_FORMAT, delivery->row->id), error);
+		delivery->not_before = clerk_http_now() + pause_after(delivery->tries++);
 	}
-	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-		log_error(psprintf("note the outcome of request " INT64_FORMAT, delivery->row->id), error);
-	delivery->not_before = clerk_http_now() + pause_after(delivery->tries++);
+	MemoryContextSwitchTo(loop->context);
 }
 
 /*
@@ -2339,7 +2342,9 @@ sweep(Loop *loop)
 }
 
 /*
- * When is there something to do, if nothing happens before?
+ * When is there something to do, if nothing happens before?  After an error
+ * not before the pause is over; but whoever asked the process to leave does not
+ * wait for that.
  */
 static int64
 next_wake(Loop *loop)
@@ -2351,9 +2356,7 @@ next_wake(Loop *loop)
 
 	if (loop->sweeping || loop->purging)
 		wake = Min(wake, nothing_under_way(loop) ? now : loop->next_sweep);
-	wake = Max(wake, now);
-	if (loop->leave_at != 0)
-		wake = loop->leave_at;
+	wake = loop->leave_at != 0 ? NEVER : Max(wake, now);
 	dlist_foreach(iter, &loop->deliveries)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
@@ -2369,7 +2372,8 @@ next_wake(Loop *loop)
 			if (is_open(lfirst(lc)))
 				wake = Min(wake, Max(((Delivery *) lfirst(lc))->not_before, now));
 	}
-	return Max(wake, loop->pause_until);
+	wake = Max(wake, loop->pause_until);
+	return loop->leave_at != 0 ? Min(wake, loop->leave_at) : wake;
 }
 
 /*
@@ -2464,17 +2468,21 @@ run_loop(Loop *loop)
 }
 
 /*
- * A number that nobody else has, locked as long as this process delivers.
+ * Take a number that nobody else has, locked as long as this process delivers.
  */
-static int
-begin_claiming(void)
+static void
+begin_claiming(Loop *loop)
 {
 	int			claimer;
 
+	loop->set = clerk_http_begin(MAX_CONNECTIONS);
+	begin(loop);
 	do
 		claimer = 1 + (int) (clerk_random() * (PG_INT32_MAX - 1));
 	while (!clerk_try_lock(CLERK_LOCK_CLAIMER, claimer));
-	return claimer;
+	loop->claimer.number = claimer;
+	loop->deliverer->commit();
+	MemoryContextSwitchTo(loop->context);
 }
 
 void
@@ -2492,20 +2500,17 @@ clerk_deliver(const ClerkDeliverer *deliverer)
 	loop->claimer.role = deliverer->role;
 	dlist_init(&loop->deliveries);
 	dlist_init(&loop->look_ups);
-	loop->set = clerk_http_begin(MAX_CONNECTIONS);
-	begin(loop);
-	loop->claimer.number = begin_claiming();
-	loop->deliverer->commit();
-	MemoryContextSwitchTo(context);
 
 	PG_TRY();
 	{
+		begin_claiming(loop);
 		run_loop(loop);
 	}
 	PG_FINALLY();
 	{
 		MemoryContextSwitchTo(old);
-		clerk_unlock_claimer(loop->claimer.number);
+		if (loop->claimer.number != 0)
+			clerk_unlock_claimer(loop->claimer.number);
 		MemoryContextDelete(context);
 	}
 	PG_END_TRY();

@@ -682,6 +682,7 @@ clerk_outbox_sweep(bool from_start)
 	clerk_run(&sweep_statement, values, lane ? NULL : "nn ", false);
 	if (last_lane != NULL)
 		pfree(last_lane);
+	last_lane = NULL;
 	next = clerk_row_text(0, 1);
 	last_lane = next ? MemoryContextStrdup(TopMemoryContext, next) : NULL;
 	if (next != NULL)

@@ -1241,7 +1241,8 @@ BEGIN
 	SELECT f.origin, f.role_oid, f.role INTO first FROM @extschema@.enterprise_connection_requests f
 	WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= moment AND f.id <> ALL ($4)
 		AND ($3 IS NULL OR pg_catalog.enterprise_connection_is_of(f.origin, f.role_oid, f.role, $3))
-	ORDER BY f.id LIMIT 1;
+	-- one that somebody has locked must not hold up other roles
+	ORDER BY f.id LIMIT 1 FOR UPDATE SKIP LOCKED;
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;
