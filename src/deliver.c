@@ -52,9 +52,9 @@
 #define BACKOFF_DOMAIN (30 * 1000)
 
 /*
- * Who waits for another request is woken when that one is finished.  All the
- * same he looks again after so many ms, the longer he has waited, the less
- * often: the domain may have come free in another way.
+ * A request that waits for another one is queued again when that is finished.
+ * As a safety net it also tries again by itself, at intervals (ms) that grow
+ * with its age: the domain may have come free in another way.
  */
 #define AWAIT_FIRST 1000
 #define AWAIT_LAST (60 * 1000)
@@ -469,8 +469,8 @@ judged_short(Delivery *delivery, const ClerkReport *report)
 }
 
 /*
- * The server has no key that works.  The attempt does not count, and nobody
- * else tries until the key has changed, but for one probe a minute.
+ * The server has no key that works.  The attempt does not count, and nothing
+ * else is sent until the key has changed, but for one probe a minute.
  */
 static void
 pause_server(Server *server, const ClerkReport *report, const ClerkSettings *settings)
@@ -2177,7 +2177,7 @@ commit_outcomes(Loop *loop)
  */
 
 /*
- * Note whose answer has come.
+ * Note which delivery or look-up the answer is for.
  */
 static void
 note_answer(Loop *loop, ClerkHttpRequest *request)

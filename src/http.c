@@ -1119,7 +1119,10 @@ clerk_http_next_or_latch(ClerkHttpSet *set, int64 until)
 		if ((request = take_finished(set)) != NULL)
 			return request;
 
-		/* Once at least: who is always late must hear of answers, too. */
+		/*
+		 * Poll at least once even if "until" has passed, or a caller that is
+		 * always late would never see an answer.
+		 */
 		pool_wait(until);
 		pool_collect();
 		if ((request = take_finished(set)) != NULL)

@@ -930,8 +930,8 @@ COMMENT ON FUNCTION pg_catalog.enterprise_connection_claim(name, oid, integer, i
 IS 'claims requests for delivery; for pg_clerk''s own use';
 
 /*
- * Those that wait for what a request gives up may try again.  Who is just
- * being looked at by another process will see for himself, a little later.
+ * Requests that wait for what another one gives up may try again.  One that
+ * another process has locked just now tries again by itself, a little later.
  */
 CREATE FUNCTION pg_catalog.enterprise_connection_wake(request bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
