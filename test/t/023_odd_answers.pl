@@ -223,6 +223,21 @@ for my $id ('.', '..')
 	query('DROP SERVER limited CASCADE');
 }
 
+# ---------------------------------------------------------------------------
+# A refusal with very many errors
+# ---------------------------------------------------------------------------
+{
+	my $server = odd_server(sub { return (422, '{"errors": [' . join(',', map { qq({"code": "c$_", "message": "m"}) } 1 .. 100_000) . ']}') });
+
+	clerk_server($node, $server, name => 'talkative');
+	my $request = create('talkative', 'talkative');
+	wait_for($request, q{state = 'failed'}, 'it fails');
+	is(query("SELECT error->>'sqlstate' || ' ' || (error->>'detail' LIKE '%99980 more') || ' ' || (octet_length(error::text) < 10000) FROM enterprise_connection_requests WHERE id = $request"),
+		'KC422 true true', 'and keeps the first errors');
+	query('DROP SERVER talkative CASCADE');
+	$server->stop;
+}
+
 is(worker(), $worker, 'the worker lives');
 unlike(slurp_file($node->logfile), qr/TRAP:|PANIC:|was terminated by signal|exited with exit code 1\b/, 'nothing crashed');
 done_testing();
