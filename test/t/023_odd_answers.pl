@@ -224,6 +224,18 @@ for my $id ('.', '..')
 }
 
 # ---------------------------------------------------------------------------
+# A trigger that leaves out what is enqueued
+# ---------------------------------------------------------------------------
+{
+	query(q{CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+		CREATE TRIGGER leave_out BEFORE INSERT ON enterprise_connection_requests FOR EACH ROW EXECUTE FUNCTION leave_out()});
+	my ($status, $out, $err) = $node->psql('postgres', q{\set VERBOSITY verbose
+SET statement_timeout = '60s'; SELECT enqueue_enterprise_connection('delete', id => 'x')});
+	like($err, qr/ERROR:  55000: could not enqueue the request/, 'is an error');
+	query('DROP FUNCTION leave_out CASCADE');
+}
+
+# ---------------------------------------------------------------------------
 # A refusal with very many errors
 # ---------------------------------------------------------------------------
 {
