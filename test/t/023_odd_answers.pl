@@ -185,6 +185,25 @@ for my $id ('.', '..')
 }
 
 # ---------------------------------------------------------------------------
+# Clerk asks to wait, when it is asked what is in doubt
+# ---------------------------------------------------------------------------
+{
+	clerk_server($node, $mock, name => 'limited', server => { timeout => '3s' });
+	$mock->script(
+		{ match => { method => 'POST' }, times => 1, status => 500, body => '{}' },
+		{ match => { method => 'GET' }, times => 1, status => 429, headers => { 'Retry-After' => '120' }, body => '{"errors": [{"code": "too_many_requests", "message": "slowly"}]}' });
+	my $request = create('limited', 'limited');
+	wait_for($request, q{state = 'in_doubt' AND claimer IS NULL AND error->>'sqlstate' = 'KC429'}, 'it is looked up, and refused');
+	is(query("SELECT next_attempt_at > clock_timestamp() + '100 s' FROM enterprise_connection_requests WHERE id = $request"), 't', 'the look-up waits as long as Clerk asks');
+	my $other = create('limited2', 'limited');
+	wait_until(sub { sleep 1; 1 }, 'a moment', 10);
+	is(query("SELECT attempts FROM enterprise_connection_requests WHERE id = $other"), 0, 'and so does all else of the server');
+	query(q{ALTER SERVER limited OPTIONS (SET timeout '4s')});
+	wait_for($other, q{state = 'delivered'}, 'a change of the server ends the wait');
+	query('DROP SERVER limited CASCADE');
+}
+
+# ---------------------------------------------------------------------------
 # Answers that take long to be read do not keep others from being read
 # ---------------------------------------------------------------------------
 {
@@ -202,25 +221,6 @@ for my $id ('.', '..')
 	cmp_ok($read, '<', 50, "before all large answers are read ($read meanwhile)");
 	query('DROP SERVER large CASCADE');
 	$server->stop;
-}
-
-# ---------------------------------------------------------------------------
-# Clerk asks to wait, when it is asked what is in doubt
-# ---------------------------------------------------------------------------
-{
-	clerk_server($node, $mock, name => 'limited', server => { timeout => '1s' });
-	$mock->script(
-		{ match => { method => 'POST' }, times => 1, status => 500, body => '{}' },
-		{ match => { method => 'GET' }, times => 1, status => 429, headers => { 'Retry-After' => '120' }, body => '{"errors": [{"code": "too_many_requests", "message": "slowly"}]}' });
-	my $request = create('limited', 'limited');
-	wait_for($request, q{state = 'in_doubt' AND claimer IS NULL AND error->>'sqlstate' = 'KC429'}, 'it is looked up, and refused');
-	is(query("SELECT next_attempt_at > clock_timestamp() + '100 s' FROM enterprise_connection_requests WHERE id = $request"), 't', 'the look-up waits as long as Clerk asks');
-	my $other = create('limited2', 'limited');
-	wait_until(sub { sleep 1; 1 }, 'a moment', 10);
-	is(query("SELECT attempts FROM enterprise_connection_requests WHERE id = $other"), 0, 'and so does all else of the server');
-	query(q{ALTER SERVER limited OPTIONS (SET timeout '2s')});
-	wait_for($other, q{state = 'delivered'}, 'a change of the server ends the wait');
-	query('DROP SERVER limited CASCADE');
 }
 
 # ---------------------------------------------------------------------------
