@@ -161,6 +161,10 @@ id_fault(const char *id)
 		return "has no member \"id\"";
 	if (strlen(id) > CLERK_MAX_ID_LENGTH)
 		return "has an id of more than " CppAsString2(CLERK_MAX_ID_LENGTH) " bytes";
+
+	/* A row of it could be neither updated nor deleted, nor looked for. */
+	if (clerk_url_segment(id) == NULL)
+		return "has an id that no request can name";
 	return NULL;
 }
 
@@ -387,6 +391,8 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 		fault = "is empty";
 	else if ((fault = clerk_report_packed(&subject, request)) != NULL)
 		 /* not to be read */ ;
+	else if (clerk_json_has_many_values(request->answer, request->answer_len))
+		fault = "has more than " CppAsString2(CLERK_JSON_MANY_VALUES) " values";
 	else if (endpoint->shape == SHAPE_PAGE)
 		call->page = read_page(call, request, &fault);
 	else

@@ -52,9 +52,9 @@
 #define BACKOFF_DOMAIN (30 * 1000)
 
 /*
- * Who waits for another request is woken when that one is finished.  All the
- * same he looks again after so many ms, the longer he has waited, the less
- * often: the domain may have come free in another way.
+ * A request that waits for another one is queued again when that is finished.
+ * As a safety net it also tries again by itself, at intervals (ms) that grow
+ * with its age: the domain may have come free in another way.
  */
 #define AWAIT_FIRST 1000
 #define AWAIT_LAST (60 * 1000)
@@ -82,6 +82,9 @@
 /* How far Clerk's clock may be off, in us. */
 #define CLOCK_SKEW (5 * 60 * USECS_PER_SEC)
 
+/* A time of Clerk's that is further off, in ms since 1970, is none. */
+#define MAX_CLERK_TIME 1e14
+
 /* A session that delivers by itself waits so many ms for a server's pace. */
 #define SHORT_PAUSE 2000
 
@@ -100,6 +103,13 @@
 
 /* Sockets of which a server that has one does not get another. */
 #define RESERVED_SOCKETS 16
+
+/*
+ * Of answers that are larger than so many bytes, one is read in each
+ * transaction, after the others: PostgreSQL may take a second to read one of
+ * 8 MB, and a server can have as many come at a time as it has places.
+ */
+#define LARGE_ANSWER (256 * 1024)
 
 /* A longer id, in bytes, might not fit into a notification. */
 #define MAX_NOTIFIED_ID 1000
@@ -149,6 +159,8 @@ typedef struct Delivery
 	Jsonb	   *track;			/* connection to be tracked */
 	const char *untrack;		/* id of a row to be deleted */
 	const ClerkBody *next;		/* a PATCH of this follows at once */
+	ClerkCall	next_call;		/* the same, ready to be sent */
+	ClerkHttpRequest *next_request;
 	bool		gives_up;		/* what is sent only gives up domains */
 	bool		yields;			/* Clerk refused it: the next of its key takes it over */
 	const char *written_state;	/* what was written of it: the state, or "lost" */
@@ -459,8 +471,8 @@ judged_short(Delivery *delivery, const ClerkReport *report)
 }
 
 /*
- * The server has no key that works.  The attempt does not count, and nobody
- * else tries until the key has changed, but for one probe a minute.
+ * The server has no key that works.  The attempt does not count, and nothing
+ * else is sent until the key has changed, but for one probe a minute.
  */
 static void
 pause_server(Server *server, const ClerkReport *report, const ClerkSettings *settings)
@@ -590,6 +602,16 @@ judge_duplicate(Delivery *delivery, const ClerkReport *report)
 		judged_failed(delivery, report);
 }
 
+/*
+ * Clerk has asked to wait, which goes for all requests of the server.
+ */
+static void
+note_limit(const ClerkSettings *settings, const ClerkReport *report)
+{
+	if (report->status == 429)
+		clerk_pace_pause(settings, clerk_http_now() + (report->retry_after >= 0 ? Max(report->retry_after, 50) : 1000));
+}
+
 static void
 judge_failure(Delivery *delivery, const ClerkReport *report)
 {
@@ -629,9 +651,7 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 		judged_failed(delivery, report);
 	else
 		judged_again(delivery, report);
-	if (report->status == 429)
-		clerk_pace_pause(delivery->settings,
-						 clerk_http_now() + (report->retry_after >= 0 ? Max(report->retry_after, 50) : 1000));
+	note_limit(delivery->settings, report);
 }
 
 static void
@@ -799,14 +819,36 @@ need_connection(const ClerkRequestRow *row)
 }
 
 /*
- * The request is built here too: an id that cannot be one is an error.
+ * An id that cannot be one is an error.
+ */
+static ClerkHttpRequest *
+build_request(Delivery *delivery, ClerkCall *call)
+{
+	ClerkHttpRequest *request;
+
+	call->secrets = delivery->params ? delivery->params->secrets : NIL;
+	request = clerk_api_request(delivery->settings, call);
+	request->caller = delivery;
+	return request;
+}
+
+/*
+ * The PATCH that follows.  It is built where an error becomes the outcome: when
+ * it is sent, there is no transaction.
  */
 static void
-build_request(Delivery *delivery)
+build_next(Delivery *delivery)
 {
-	delivery->call.secrets = delivery->params ? delivery->params->secrets : NIL;
-	delivery->request = clerk_api_request(delivery->settings, &delivery->call);
-	delivery->request->caller = delivery;
+	const char *id = delivery->outcome.connection_id ?
+		delivery->outcome.connection_id : delivery->row->connection_id;
+
+	delivery->next_call = (ClerkCall)
+	{
+		.endpoint = CLERK_UPDATE,
+			.id = id,
+			.body = delivery->next,
+	};
+	delivery->next_request = build_request(delivery, &delivery->next_call);
 }
 
 static void
@@ -903,7 +945,7 @@ prepare(Loop *loop, void *arg)
 		delivery->call.endpoint = CLERK_DELETE;
 		delivery->call.id = row->connection_id;
 	}
-	build_request(delivery);
+	delivery->request = build_request(delivery, &delivery->call);
 }
 
 static Delivery *
@@ -1140,9 +1182,10 @@ may_probe(Loop *loop, Server *server)
  * What was in doubt still is.  A look-up that failed counts as an attempt.
  */
 static void
-judged_still_in_doubt(Delivery *delivery, Jsonb *error, bool counted)
+judged_still_in_doubt(Delivery *delivery, Jsonb *error, bool counted, int64 retry_after)
 {
 	const ClerkRequestRow *row = delivery->row;
+	int64		delay = counted ? backoff(row->attempts) : BACKOFF_FIRST;
 
 	delivery->outcome.error = error;
 	delivery->outcome.doubt_since = row->doubt_since;
@@ -1150,7 +1193,7 @@ judged_still_in_doubt(Delivery *delivery, Jsonb *error, bool counted)
 	if (counted && row->attempts >= clerk_max_attempts)
 		judged(delivery, "failed", -1);
 	else
-		judged(delivery, "in_doubt", counted ? backoff(row->attempts) : BACKOFF_FIRST);
+		judged(delivery, "in_doubt", Max(delay, retry_after));
 }
 
 /*
@@ -1163,7 +1206,7 @@ judge_doubt_error(Delivery *delivery, const ErrorData *error)
 	delivery->outcome.doubt_since = delivery->row->doubt_since;
 	delivery->outcome.uncounted = true;
 	if (strcmp(delivery->outcome.state, "queued") == 0)
-		judged_still_in_doubt(delivery, delivery->outcome.error, false);
+		judged_still_in_doubt(delivery, delivery->outcome.error, false, -1);
 }
 
 static void
@@ -1210,6 +1253,8 @@ take_doubts(Loop *loop, Server *server, List *rows)
 		look_up->deliveries = lappend(look_up->deliveries, delivery);
 	}
 	MemoryContextSwitchTo(old);
+
+	/* None could be claimed: nothing would ever end the look-up. */
 	if (look_up->deliveries == NIL)
 	{
 		MemoryContextDelete(context);
@@ -1276,7 +1321,7 @@ claim_server(Loop *loop, void *arg)
 		return;
 	}
 	claim->open = claim_from(loop, server, limits);
-	if (!server->looking_up && (!server->paused || server->active == 0) &&
+	if (!server->looking_up && (!server->paused || server->active == 0) && clerk_pace_allows(limits) > 0 &&
 		(doubts = clerk_outbox_claim_doubts(server->name, &loop->claimer)) != NIL)
 		take_doubts(loop, server, doubts);
 	if (server->paused && (server->active > 0 || server->looking_up))
@@ -1355,6 +1400,7 @@ claim_from_all(Loop *loop, void *arg)
 			log_error(psprintf("claim requests of server \"%s\"", claim.name), error);
 			drop_claims(loop, server);
 			server->claim_not_before = clerk_http_now() + pause_after(3 + server->failures++);
+			loop->next_claim = Min(loop->next_claim, server->claim_not_before);
 		}
 		if (claim.open)
 			open = lappend(open, lfirst(lc));
@@ -1438,17 +1484,22 @@ send_all(Loop *loop)
  *-------------------------------------------------------------------------
  */
 
+/*
+ * When was it created?  Where that is not to be read, it may be the one.
+ */
 static TimestampTz
 created_at(Jsonb *connection)
 {
 	JsonbValue	buf;
 	JsonbValue *value = getKeyJsonValueFromContainer(&connection->root, "created_at", 10, &buf);
+	double		ms;
 
 	if (value == NULL || value->type != jbvNumeric)
 		return PG_INT64_MAX;
-	return time_t_to_timestamptz(0) + (TimestampTz)
-		(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
-											NumericGetDatum(value->val.numeric))) * 1000);
+	ms = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(value->val.numeric)));
+	if (ms < -MAX_CLERK_TIME || ms > MAX_CLERK_TIME)
+		return PG_INT64_MAX;
+	return time_t_to_timestamptz(0) + (TimestampTz) (ms * 1000);
 }
 
 /*
@@ -1546,8 +1597,10 @@ search_page(LookUp *look_up, const ClerkPage *page)
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);
 	look_up->offset += page->received;
+
+	/* A total that is too low must not have anything created twice. */
 	return page->received > 0 && !old &&
-		(page->total >= 0 ? look_up->offset < page->total : page->received == CLERK_PAGE_SIZE);
+		(page->received >= CLERK_PAGE_SIZE || look_up->offset < page->total);
 }
 
 /*
@@ -1560,6 +1613,8 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 {
 	ListCell   *lc;
 
+	if (report != NULL)
+		note_limit(look_up->settings, report);
 	foreach(lc, look_up->deliveries)
 	{
 		Delivery   *delivery = lfirst(lc);
@@ -1575,7 +1630,8 @@ give_up_search(LookUp *look_up, const ClerkReport *report)
 			if (refused_key)
 				pause_server(delivery->server, report, look_up->settings);
 			judged_still_in_doubt(delivery, clerk_report_to_jsonb(report),
-								  !refused_key && ERRCODE_TO_CATEGORY(report->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES);
+								  !refused_key && ERRCODE_TO_CATEGORY(report->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES,
+								  report->retry_after);
 			continue;
 		}
 		delivery->outcome.error = row->error;
@@ -1641,18 +1697,20 @@ take_page(Loop *loop, void *arg)
 static void
 judge_page(Loop *loop, LookUp *look_up)
 {
-	ErrorData  *error = run_in_subtransaction(loop, take_page, look_up);
+	ErrorData  *error;
 	ClerkReport report;
 
-	look_up->page_came = false;
-	if (error == NULL)
-		return;
-	if (look_up->request != NULL)
-		clerk_http_release(look_up->request);
-	look_up->request = NULL;
 	MemoryContextSwitchTo(look_up->context);
-	report = report_of_error(error);
-	give_up_search(look_up, &report);
+	error = run_in_subtransaction(loop, take_page, look_up);
+	look_up->page_came = false;
+	if (error != NULL)
+	{
+		if (look_up->request != NULL)
+			clerk_http_release(look_up->request);
+		look_up->request = NULL;
+		report = report_of_error(error);
+		give_up_search(look_up, &report);
+	}
 	MemoryContextSwitchTo(loop->context);
 }
 
@@ -1783,15 +1841,15 @@ write_delivery(Loop *loop, Delivery *delivery)
 	error = run_in_subtransaction(loop, write_outcome, delivery);
 	if (error != NULL && !is_transient(error))
 		error = write_failure(loop, delivery, error);
-	MemoryContextSwitchTo(loop->context);
 	if (error == NULL)
-	{
 		delivery->state = DELIVERY_WRITTEN;
-		return;
+	else
+	{
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			log_error(psprintf("note the outcome of request " INT64_FORMAT, delivery->row->id), error);
+		delivery->not_before = clerk_http_now() + pause_after(delivery->tries++);
 	}
-	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-		log_error(psprintf("note the outcome of request " INT64_FORMAT, delivery->row->id), error);
-	delivery->not_before = clerk_http_now() + pause_after(delivery->tries++);
+	MemoryContextSwitchTo(loop->context);
 }
 
 /*
@@ -1799,7 +1857,7 @@ write_delivery(Loop *loop, Delivery *delivery)
  * goes on.
  */
 static void
-go_on(Loop *loop, Delivery *delivery)
+go_on(Delivery *delivery)
 {
 	if (delivery->outcome.step != NULL)
 		delivery->row->step = delivery->outcome.step;
@@ -1812,34 +1870,13 @@ go_on(Loop *loop, Delivery *delivery)
 	delivery->yields = false;
 	delivery->tries = 0;
 	delivery->state = DELIVERY_READY;
-	delivery->call = (ClerkCall)
-	{
-		.endpoint = CLERK_UPDATE,
-			.id = delivery->row->connection_id,
-			.body = delivery->next,
-	};
+	delivery->call = delivery->next_call;
+	delivery->request = delivery->next_request;
 	delivery->next = NULL;
-	MemoryContextSwitchTo(delivery->context);
-	PG_TRY();
-	{
-		build_request(delivery);
-	}
-	PG_CATCH();
-	{
-		/* No transaction is open: nothing but memory is to be cleaned up. */
-		ClerkReport report;
-
-		MemoryContextSwitchTo(delivery->context);
-		report = report_of_error(CopyErrorData());
-		FlushErrorState();
-		judged_failed(delivery, &report);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(loop->context);
 }
 
 /*
- * Call visit for each delivery that has its outcome and may be written now.
+ * Write the outcome of each delivery that has one and may be written now.
  * Those that were tried before come last: what they wait for may take a while.
  */
 static void
@@ -1894,7 +1931,7 @@ end_deliveries(Loop *loop)
 		note_finished(loop, delivery);
 		if (delivery->next != NULL && strcmp(delivery->written_state, "sending") == 0)
 		{
-			go_on(loop, delivery);
+			go_on(delivery);
 			continue;
 		}
 		delivery->server->active--;
@@ -1961,6 +1998,21 @@ unwrite_deliveries(Loop *loop)
 	}
 }
 
+/*
+ * Is there something to judge or to write?
+ */
+static bool
+is_open(const Delivery *delivery)
+{
+	return delivery->state == DELIVERY_ANSWERED || delivery->state == DELIVERY_JUDGED;
+}
+
+static bool
+has_outcome(const Delivery *delivery, int64 now)
+{
+	return is_open(delivery) && delivery->not_before <= now;
+}
+
 static bool
 has_outcomes(Loop *loop)
 {
@@ -1969,28 +2021,17 @@ has_outcomes(Loop *loop)
 	ListCell   *lc;
 
 	dlist_foreach(iter, &loop->deliveries)
-	{
-		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
-
-		if ((delivery->state == DELIVERY_ANSWERED || delivery->state == DELIVERY_JUDGED) &&
-			delivery->not_before <= now)
+		if (has_outcome(dlist_container(Delivery, node, iter.cur), now))
 			return true;
-	}
 	dlist_foreach(iter, &loop->look_ups)
 	{
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
 		if (look_up->page_came)
 			return true;
-		if (!look_up->answered)
-			continue;
-		foreach(lc, look_up->deliveries)
-		{
-			Delivery   *delivery = lfirst(lc);
-
-			if (delivery->state == DELIVERY_JUDGED && delivery->not_before <= now)
+		foreach(lc, look_up->answered ? look_up->deliveries : NIL)
+			if (has_outcome(lfirst(lc), now))
 				return true;
-		}
 	}
 	return false;
 }
@@ -2010,6 +2051,8 @@ judge(Loop *loop, void *arg)
 		judge_success(delivery);
 	else
 		judge_failure(delivery, delivery->call.report);
+	if (delivery->next != NULL)
+		build_next(delivery);
 }
 
 /*
@@ -2041,8 +2084,11 @@ judge_delivery(Loop *loop, Delivery *delivery)
 	MemoryContextSwitchTo(loop->context);
 }
 
+/*
+ * Judge one answer that is large, or all those that are not.
+ */
 static void
-judge_answers(Loop *loop)
+judge_deliveries(Loop *loop, bool large)
 {
 	int64		now = clerk_http_now();
 	dlist_iter	iter;
@@ -2051,9 +2097,25 @@ judge_answers(Loop *loop)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
-		if (delivery->state == DELIVERY_ANSWERED && delivery->not_before <= now)
-			judge_delivery(loop, delivery);
+		if (delivery->state != DELIVERY_ANSWERED || delivery->not_before > now ||
+			(delivery->request->answer_len > LARGE_ANSWER) != large)
+			continue;
+		judge_delivery(loop, delivery);
+		if (large)
+			return;
 	}
+}
+
+/*
+ * A server has one look-up at a time, so all their pages.
+ */
+static void
+judge_answers(Loop *loop)
+{
+	dlist_iter	iter;
+
+	judge_deliveries(loop, false);
+	judge_deliveries(loop, true);
 	dlist_foreach(iter, &loop->look_ups)
 	{
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
@@ -2122,7 +2184,7 @@ commit_outcomes(Loop *loop)
  */
 
 /*
- * Note whose answer has come.
+ * Note which delivery or look-up the answer is for.
  */
 static void
 note_answer(Loop *loop, ClerkHttpRequest *request)
@@ -2287,7 +2349,9 @@ sweep(Loop *loop)
 }
 
 /*
- * When is there something to do, if nothing happens before?
+ * When is there something to do, if nothing happens before?  After an error
+ * not before the pause is over; but whoever asked the process to leave does not
+ * wait for that.
  */
 static int64
 next_wake(Loop *loop)
@@ -2299,14 +2363,12 @@ next_wake(Loop *loop)
 
 	if (loop->sweeping || loop->purging)
 		wake = Min(wake, nothing_under_way(loop) ? now : loop->next_sweep);
-	wake = Max(wake, now);
-	if (loop->leave_at != 0)
-		wake = loop->leave_at;
+	wake = loop->leave_at != 0 ? NEVER : Max(wake, now);
 	dlist_foreach(iter, &loop->deliveries)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 
-		if (delivery->state == DELIVERY_JUDGED || delivery->state == DELIVERY_ANSWERED)
+		if (is_open(delivery))
 			wake = Min(wake, Max(delivery->not_before, now));
 	}
 	dlist_foreach(iter, &loop->look_ups)
@@ -2314,14 +2376,11 @@ next_wake(Loop *loop)
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
 		foreach(lc, look_up->answered ? look_up->deliveries : NIL)
-		{
-			Delivery   *delivery = lfirst(lc);
-
-			if (delivery->state == DELIVERY_JUDGED)
-				wake = Min(wake, Max(delivery->not_before, now));
-		}
+			if (is_open(lfirst(lc)))
+				wake = Min(wake, Max(((Delivery *) lfirst(lc))->not_before, now));
 	}
-	return Max(wake, loop->pause_until);
+	wake = Max(wake, loop->pause_until);
+	return loop->leave_at != 0 ? Min(wake, loop->leave_at) : wake;
 }
 
 /*
@@ -2416,17 +2475,21 @@ run_loop(Loop *loop)
 }
 
 /*
- * A number that nobody else has, locked as long as this process delivers.
+ * Take a number that nobody else has, locked as long as this process delivers.
  */
-static int
-begin_claiming(void)
+static void
+begin_claiming(Loop *loop)
 {
 	int			claimer;
 
+	loop->set = clerk_http_begin(MAX_CONNECTIONS);
+	begin(loop);
 	do
 		claimer = 1 + (int) (clerk_random() * (PG_INT32_MAX - 1));
 	while (!clerk_try_lock(CLERK_LOCK_CLAIMER, claimer));
-	return claimer;
+	loop->claimer.number = claimer;
+	loop->deliverer->commit();
+	MemoryContextSwitchTo(loop->context);
 }
 
 void
@@ -2444,20 +2507,17 @@ clerk_deliver(const ClerkDeliverer *deliverer)
 	loop->claimer.role = deliverer->role;
 	dlist_init(&loop->deliveries);
 	dlist_init(&loop->look_ups);
-	loop->set = clerk_http_begin(MAX_CONNECTIONS);
-	begin(loop);
-	loop->claimer.number = begin_claiming();
-	loop->deliverer->commit();
-	MemoryContextSwitchTo(context);
 
 	PG_TRY();
 	{
+		begin_claiming(loop);
 		run_loop(loop);
 	}
 	PG_FINALLY();
 	{
 		MemoryContextSwitchTo(old);
-		clerk_unlock_claimer(loop->claimer.number);
+		if (loop->claimer.number != 0)
+			clerk_unlock_claimer(loop->claimer.number);
 		MemoryContextDelete(context);
 	}
 	PG_END_TRY();

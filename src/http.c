@@ -933,12 +933,14 @@ shortage_of(const ClerkHttpTransfer *transfer)
 }
 
 /*
- * Fill in the answering half of the request.
+ * Fill in the answering half of the request, in its memory context: whoever
+ * takes the answers may do so for the life of the process.
  */
 static void
 transfer_report(ClerkHttpTransfer *transfer)
 {
 	ClerkHttpRequest *request = transfer->request;
+	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(request));
 	long		status = 0;
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -950,13 +952,11 @@ transfer_report(ClerkHttpTransfer *transfer)
 	request->fault = NULL;
 	request->fault_kind = fault_kind(transfer->result);
 
+	if (transfer->result != CURLE_OK)
+		request->fault = fault_text(transfer);
 	if (transfer->result == CURLE_OK)
-	{
 		request->outcome = CLERK_HTTP_ANSWERED;
-		return;
-	}
-	request->fault = fault_text(transfer);
-	if (transfer->too_large)
+	else if (transfer->too_large)
 		request->outcome = CLERK_HTTP_TOO_LARGE;
 	else if (request->started)
 		request->outcome = CLERK_HTTP_BROKEN;
@@ -967,6 +967,7 @@ transfer_report(ClerkHttpTransfer *transfer)
 	}
 	else
 		request->outcome = CLERK_HTTP_NOT_SENT;
+	MemoryContextSwitchTo(old);
 }
 
 /*-------------------------------------------------------------------------
@@ -1118,7 +1119,10 @@ clerk_http_next_or_latch(ClerkHttpSet *set, int64 until)
 		if ((request = take_finished(set)) != NULL)
 			return request;
 
-		/* Once at least: who is always late must hear of answers, too. */
+		/*
+		 * Poll at least once even if "until" has passed, or a caller that is
+		 * always late would never see an answer.
+		 */
 		pool_wait(until);
 		pool_collect();
 		if ((request = take_finished(set)) != NULL)

@@ -388,6 +388,25 @@ clerk_jsonb_copy(const Jsonb *jsonb)
 }
 
 bool
+clerk_json_has_many_values(const char *text, size_t len)
+{
+	const char *end = text + len;
+	bool		in_string = false;
+	int			values = 0;
+
+	for (const char *p = text; p < end; p++)
+	{
+		if (*p == '"')
+			in_string = !in_string;
+		else if (in_string)
+			p += *p == '\\';
+		else
+			values += *p == ',' || *p == '{' || *p == '[';
+	}
+	return values >= CLERK_JSON_MANY_VALUES;
+}
+
+bool
 clerk_json_is_sound(const char *text, size_t len)
 {
 	bool		long_integers;

@@ -60,6 +60,14 @@ extern ClerkJson *clerk_json_parse(const char *text, size_t len, const char **fa
 extern char *clerk_json_salvage(const char *text, size_t len, const char *name);
 
 /*
+ * Has a text so many values that it should not become jsonb?  Within 8 MB there
+ * can be millions, for which PostgreSQL takes seconds and hundreds of MB.  A
+ * full page of connections has a tenth of this.
+ */
+#define CLERK_JSON_MANY_VALUES 500000
+extern bool clerk_json_has_many_values(const char *text, size_t len);
+
+/*
  * The jsonb value of a JSON text, with every digit of its numbers kept.
  * Returns NULL with *fault set if jsonb cannot hold it (a NUL character, a
  * number out of range, a character that the database's encoding lacks).

@@ -46,6 +46,12 @@
 	" c.attempts, c.claimer, c.started_at, c.doubt_since, c.http_status, c.error, c.created_at," \
 	" c.state, c.origin, c.role_oid"
 
+/*
+ * An id that is there already is met once, or as often as others enqueue at the
+ * same time.
+ */
+#define MAX_ENQUEUE_TRIES 100
+
 /* Lanes that one call of the sweep looks at. */
 #define SWEEP_LANES 500
 
@@ -297,12 +303,17 @@ clerk_enqueue(const ClerkSettings *settings, const char *operation, Jsonb *param
 	 * The id is there already: rows were restored without their sequence, or
 	 * somebody has set it back (pg_write_all_data is enough).
 	 */
-	while (SPI_processed == 0)
+	for (int tries = 0; SPI_processed == 0; tries++)
 	{
 		Datum		sequence = ObjectIdGetDatum(get_relname_relid("enterprise_connection_requests_id_seq",
 														  clerk_catalog()->namespace));
 
 		CHECK_FOR_INTERRUPTS();
+		if (tries == MAX_ENQUEUE_TRIES)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("could not enqueue the request"),
+					 errdetail("A trigger on the table enterprise_connection_requests leaves the row out.")));
 		clerk_run(&mend_sequence_statement, &sequence, NULL, true);
 		clerk_run(&enqueue_statement, values, nulls, false);
 	}
@@ -682,6 +693,7 @@ clerk_outbox_sweep(bool from_start)
 	clerk_run(&sweep_statement, values, lane ? NULL : "nn ", false);
 	if (last_lane != NULL)
 		pfree(last_lane);
+	last_lane = NULL;
 	next = clerk_row_text(0, 1);
 	last_lane = next ? MemoryContextStrdup(TopMemoryContext, next) : NULL;
 	if (next != NULL)

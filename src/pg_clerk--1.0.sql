@@ -930,8 +930,8 @@ COMMENT ON FUNCTION pg_catalog.enterprise_connection_claim(name, oid, integer, i
 IS 'claims requests for delivery; for pg_clerk''s own use';
 
 /*
- * Those that wait for what a request gives up may try again.  Who is just
- * being looked at by another process will see for himself, a little later.
+ * Requests that wait for what another one gives up may try again.  One that
+ * another process has locked just now tries again by itself, a little later.
  */
 CREATE FUNCTION pg_catalog.enterprise_connection_wake(request bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -1241,7 +1241,8 @@ BEGIN
 	SELECT f.origin, f.role_oid, f.role INTO first FROM @extschema@.enterprise_connection_requests f
 	WHERE f.server = $1 AND f.state = 'in_doubt' AND f.claimer IS NULL AND f.next_attempt_at <= moment AND f.id <> ALL ($4)
 		AND ($3 IS NULL OR pg_catalog.enterprise_connection_is_of(f.origin, f.role_oid, f.role, $3))
-	ORDER BY f.id LIMIT 1;
+	-- one that somebody has locked must not hold up other roles
+	ORDER BY f.id LIMIT 1 FOR UPDATE SKIP LOCKED;
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;

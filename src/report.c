@@ -21,6 +21,12 @@
 #define MAX_ERRORS_SHOWN 20
 #define MAX_TEXT_SHOWN 1000
 
+/*
+ * An error answer larger than this, in bytes, is not kept as it came: each
+ * request of the outbox keeps its last one.  Clerk's have a hundredth.
+ */
+#define MAX_ERRORS_KEPT (64 * 1024)
+
 /* A shorter secret protects nothing, and removing it would garble every text. */
 #define MIN_SECRET_LENGTH 4
 
@@ -305,7 +311,8 @@ read_errors(const ClerkReportSubject *subject, ClerkReport *report,
 }
 
 /*
- * Clerk's array of errors as it came, but for the secrets.
+ * Clerk's array of errors as it came, but for the secrets; NULL if there is
+ * none, or a huge one.
  */
 static Jsonb *
 copy_errors(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
@@ -318,7 +325,7 @@ copy_errors(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
 	char	   *text;
 	size_t		len;
 
-	if (request->answer_len == 0 ||
+	if (request->answer_len == 0 || request->answer_len > MAX_ERRORS_KEPT ||
 		(json = clerk_json_parse(request->answer, request->answer_len, &fault)) == NULL ||
 		!clerk_json_get(json, "errors", &errors))
 		return NULL;

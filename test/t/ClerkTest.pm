@@ -502,6 +502,7 @@ sub start
 
 sub port { return $_[0]{port} }
 sub url  { return "http://127.0.0.1:$_[0]{port}" }
+sub ca_file { return }
 
 sub stop
 {
