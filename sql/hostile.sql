@@ -76,6 +76,19 @@ SELECT backfill_enterprise_connections('regress_h.part', 'sso');
 RESET ROLE;
 SELECT role, operation, key FROM enterprise_connection_requests WHERE key IS NOT NULL ORDER BY id;
 
+-- who may not use the server any more does not see what becomes of a connection
+SET ROLE regress_victim;
+SELECT enqueue_enterprise_connection('create', '{"name": "two"}', server => 'clerk') AS request \gset
+RESET ROLE;
+CALL deliver_enterprise_connections();
+SET ROLE regress_victim;
+SELECT await_enterprise_connection(:request, '0s')->>'name' AS name;
+RESET ROLE;
+REVOKE USAGE ON FOREIGN SERVER clerk FROM regress_victim;
+SET ROLE regress_victim;
+SELECT await_enterprise_connection(:request, '0s')->>'name' AS name;
+RESET ROLE;
+
 -- a session that quotes every name
 SET quote_all_identifiers = on;
 SELECT enqueue_enterprise_connection('create', '{"name": "quoted"}') IS NOT NULL AS enqueued;
@@ -98,6 +111,20 @@ BEGIN;
 UPDATE enterprise_connection_requests SET attempts = 1 WHERE id = :request;
 SELECT pg_relation_size('enterprise_connection_requests_domains_idx') - :before < 100000 AS small;
 ROLLBACK;
+-- and those that are in it are found by it
+SET enable_seqscan = off;
+SET enable_indexscan = off;
+CREATE FUNCTION pg_temp.plan() RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY EXECUTE $q$EXPLAIN (COSTS off) SELECT FROM enterprise_connection_requests q
+        WHERE lower((q.params->'domains')::text COLLATE "C")::jsonb ?| '{a}' AND q.state IN ('queued', 'sending', 'in_doubt')
+            AND CASE jsonb_typeof(q.params->'domains') WHEN 'array' THEN jsonb_array_length(q.params->'domains') <= 5000 END
+            AND q.attempts > 0$q$;
+END
+$$;
+SELECT count(*) FROM pg_temp.plan() line WHERE line LIKE '%enterprise_connection_requests_domains_idx%';
+RESET enable_seqscan;
+RESET enable_indexscan;
 
 DROP SCHEMA regress_h CASCADE;
 REVOKE ALL ON FUNCTION sync_enterprise_connection() FROM regress_victim;

@@ -632,7 +632,8 @@ CREATE INDEX enterprise_connection_requests_awaits_idx ON @extschema@.enterprise
 -- than anybody has is not in it: it would hold up all others for minutes.
 CREATE INDEX enterprise_connection_requests_domains_idx ON @extschema@.enterprise_connection_requests
 	USING gin ((lower((params->'domains')::text COLLATE "C")::jsonb)) WITH (fastupdate = off)
-	WHERE state IN ('queued', 'sending', 'in_doubt') AND attempts > 0 AND octet_length((params->'domains')::text) <= 65536;
+	WHERE state IN ('queued', 'sending', 'in_doubt') AND attempts > 0
+		AND CASE jsonb_typeof(params->'domains') WHEN 'array' THEN jsonb_array_length(params->'domains') <= 5000 END;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests_id_seq', '');
 
@@ -1090,7 +1091,8 @@ BEGIN
 	-- one that waits was refused itself, and has got nothing
 	SELECT min(q.id) INTO awaits FROM (SELECT q.id FROM @extschema@.enterprise_connection_requests q
 		WHERE NOT $2 AND lower((q.params->'domains')::text COLLATE "C")::jsonb ?| mine AND q.state IN ('queued', 'sending', 'in_doubt')
-			AND octet_length((q.params->'domains')::text) <= 65536 AND q.attempts > 0 AND (q.awaits IS NULL OR q.state <> 'queued') AND q.server = me.server AND q.id <> me.id
+			AND CASE jsonb_typeof(q.params->'domains') WHEN 'array' THEN jsonb_array_length(q.params->'domains') <= 5000 END
+			AND q.attempts > 0 AND (q.awaits IS NULL OR q.state <> 'queued') AND q.server = me.server AND q.id <> me.id
 		UNION ALL
 		SELECT q.id FROM @extschema@.enterprise_connection_requests q
 		WHERE $2 AND q.state IN ('sending', 'in_doubt') AND q.server = me.server AND q.id <> me.id
