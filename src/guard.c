@@ -464,6 +464,9 @@ check_foreign_key(Guard *guard, const ObjectAddress *object, Form_pg_constraint 
 	ObjectAddress table;
 	Oid			owner;
 
+	/* A partition's is looked at with its parent's, which alone can be dropped. */
+	if (OidIsValid(key->conparentid))
+		return;
 	if (!is_action(key->confdeltype) && !is_action(key->confupdtype))
 		return;
 	ObjectAddressSet(table, RelationRelationId, key->conrelid);
