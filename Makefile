@@ -11,7 +11,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
 DATA = $(wildcard src/pg_clerk--*.sql)
 
-REGRESS = setup params composite create errors answers settings secrets default_server privileges identity limits calls upsert mirror batch rollback enqueue trigger outbox domains twins guard matrix parallel
+REGRESS = setup params composite create errors answers settings secrets default_server privileges identity limits calls upsert mirror batch rollback enqueue trigger outbox domains twins guard hostile matrix parallel
 REGRESS_OPTS = --encoding=UTF8
 ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
 

@@ -80,6 +80,22 @@ relation_owner(Oid relation)
 }
 
 /*
+ * A name as CREATE EXTENSION writes it into the script: quoted where it must
+ * be, even if the session quotes all.
+ */
+static const char *
+installed_spelling(const char *name)
+{
+	bool		all = quote_all_identifiers;
+	const char *result;
+
+	quote_all_identifiers = false;
+	result = quote_identifier(name);
+	quote_all_identifiers = all;
+	return result;
+}
+
+/*
  * The bodies of the extension's functions have the schema's name as text, from
  * when it was installed.  In a schema of another name they would find nothing,
  * or what somebody has put into a new schema of the old name.  The name is in
@@ -88,7 +104,7 @@ relation_owner(Oid relation)
 static void
 check_schema_name(Oid namespace)
 {
-	char	   *present = get_namespace_name(namespace);
+	const char *present = installed_spelling(get_namespace_name(namespace));
 	HeapTuple	tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum("enterprise_connection_schema"),
 										PointerGetDatum(buildoidvector(NULL, 0)),
 										ObjectIdGetDatum(namespace));
@@ -106,7 +122,7 @@ check_schema_name(Oid namespace)
 	body = SysCacheGetAttr(PROCNAMEARGSNSP, tuple, Anum_pg_proc_prosrc, &isnull);
 	installed = TextDatumGetCString(body);
 	ReleaseSysCache(tuple);
-	if (strcmp(installed, psprintf("SELECT '%s'", quote_identifier(present))) != 0)
+	if (strcmp(installed, psprintf("SELECT '%s'", present)) != 0)
 	{
 		catalog_valid = false;
 		/* between the apostrophes */
@@ -114,9 +130,9 @@ check_schema_name(Oid namespace)
 		installed[strlen(installed) - 1] = '\0';
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("schema %s of extension \"pg_clerk\" was renamed to %s", installed, quote_identifier(present)),
+				 errmsg("schema %s of extension \"pg_clerk\" was renamed to %s", installed, present),
 				 errdetail("The extension's functions have the name that the schema had when it was installed."),
-				 errhint("Use ALTER SCHEMA %s RENAME TO %s.", quote_identifier(present), installed)));
+				 errhint("Use ALTER SCHEMA %s RENAME TO %s.", present, installed)));
 	}
 }
 

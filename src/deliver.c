@@ -25,6 +25,7 @@
 #include "keys.h"
 #include "commands/trigger.h"
 #include "foreign/foreign.h"
+#include "guard.h"
 #include "lib/ilist.h"
 #include "locks.h"
 #include "mb/pg_wchar.h"
@@ -231,6 +232,8 @@ typedef struct Loop
 	bool		moved_any;		/* by the last claim, which has claimed nothing */
 	int64		leave_at;		/* ms; asked to leave, at the latest then; 0: not */
 	bool		limited;		/* by a server's limits, the last claim */
+	ClerkUser	user;			/* of the transaction, outside of it */
+	int			guc_level;		/* settings that are made since go with the transaction */
 	List	   *finished;		/* texts for NOTIFY */
 } Loop;
 
@@ -256,6 +259,13 @@ set_local(const char *name, const char *value)
  *
  * A deferred constraint or trigger of somebody's is checked with the row that
  * it concerns, so that an error concerns that row alone.
+ *
+ * A foreign key that references our tables is checked as the owner of its own
+ * table, and may run code of that role's: a cast, or the expression of an
+ * index.  It must not leave anything behind that would run later, with the
+ * rights of this process: a deferred trigger, a cursor WITH HOLD.  So the
+ * transaction is a security-restricted operation, as for ANALYZE or CREATE
+ * INDEX, and what is SET in it is undone.
  */
 static void
 begin(Loop *loop)
@@ -268,6 +278,17 @@ begin(Loop *loop)
 	set_local("jit", "off");
 	set_local("lock_timeout", LOCK_TIMEOUT);
 	AfterTriggerSetState(&(ConstraintsSetStmt) {.type = T_ConstraintsSetStmt, .deferred = false});
+	loop->guc_level = NewGUCNestLevel();
+	GetUserIdAndSecContext(&loop->user.id, &loop->user.sec_context);
+	SetUserIdAndSecContext(loop->user.id, loop->user.sec_context | SECURITY_RESTRICTED_OPERATION);
+}
+
+static void
+commit(Loop *loop)
+{
+	clerk_restore_user(&loop->user);
+	AtEOXact_GUC(false, loop->guc_level);
+	loop->deliverer->commit();
 }
 
 /*
@@ -381,7 +402,7 @@ run_in_transaction(Loop *loop, const char *what, Work work)
 		}
 		if (error != NULL && !loop->deliverer->forever)
 			ReThrowError(error);
-		loop->deliverer->commit();
+		commit(loop);
 	}
 	PG_CATCH();
 	{
@@ -2488,7 +2509,7 @@ begin_claiming(Loop *loop)
 		claimer = 1 + (int) (clerk_random() * (PG_INT32_MAX - 1));
 	while (!clerk_try_lock(CLERK_LOCK_CLAIMER, claimer));
 	loop->claimer.number = claimer;
-	loop->deliverer->commit();
+	commit(loop);
 	MemoryContextSwitchTo(loop->context);
 }
 

@@ -16,7 +16,8 @@
  * What may stay: a foreign key that only checks (NO ACTION, RESTRICT).  Its
  * query runs as the owner of the referencing table, deferred or not, with
  * row-level security, operators and casts of that role's own choice, and so
- * with no rights but that role's.
+ * with no rights but that role's.  What it could leave behind in the session,
+ * to run later as somebody else, is prevented where requests are delivered.
  *
  * pg_depend says what an object uses, but for what is built in.  Only names of
  * owners are compared, so what a superuser's function calls is that
@@ -463,6 +464,9 @@ check_foreign_key(Guard *guard, const ObjectAddress *object, Form_pg_constraint 
 	ObjectAddress table;
 	Oid			owner;
 
+	/* A partition's is looked at with its parent's, which alone can be dropped. */
+	if (OidIsValid(key->conparentid))
+		return;
 	if (!is_action(key->confdeltype) && !is_action(key->confupdtype))
 		return;
 	ObjectAddressSet(table, RelationRelationId, key->conrelid);

@@ -15,6 +15,7 @@
 #include "json.h"
 #include "keys.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "pages.h"
 #include "tracking.h"
 #include "utils/builtins.h"
@@ -76,43 +77,57 @@ same_string(ClerkJson *body, ClerkJson *connection, const char *name)
 /*
  * Clerk lower-cases domains: ASCII's letters, whatever the database's locale.
  */
-static bool
-same_domain(const char *a, const char *b)
+static int
+compare_domains(const void *left, const void *right)
 {
+	const char *a = *(const char *const *) left;
+	const char *b = *(const char *const *) right;
+
 	while (*a != '\0' && pg_ascii_tolower((unsigned char) *a) == pg_ascii_tolower((unsigned char) *b))
 	{
 		a++;
 		b++;
 	}
-	return *a == *b;
+	return (int) pg_ascii_tolower((unsigned char) *a) - (int) pg_ascii_tolower((unsigned char) *b);
 }
 
 /*
- * How many of the domains of a body has a connection?
+ * How many of the domains of a body has a connection?  There may be as many as
+ * fit into a body, and as many in an answer: so they are sorted.
  */
 static int
 shared_domains(ClerkJson *body, ClerkJson *connection, int *wanted_count, int *found_count)
 {
 	ClerkJson  *wanted = NULL;
 	ClerkJson  *found = NULL;
+	const char **domains;
+	int			ndomains = 0;
 	int			shared = 0;
 
 	(void) clerk_json_get(body, "domains", &wanted);
 	(void) clerk_json_get(connection, "domains", &found);
 	*wanted_count = clerk_json_type(wanted) == CLERK_JSON_ARRAY ? clerk_json_length(wanted) : 0;
 	*found_count = clerk_json_type(found) == CLERK_JSON_ARRAY ? clerk_json_length(found) : 0;
-	for (int i = 0; i < *wanted_count; i++)
-		for (int j = 0; j < *found_count; j++)
-		{
-			const char *a = clerk_json_string(clerk_json_element(wanted, i), NULL);
-			const char *b = clerk_json_string(clerk_json_element(found, j), NULL);
+	if (*wanted_count == 0 || *found_count == 0)
+		return 0;
+	domains = palloc(sizeof(char *) * *found_count);
+	for (int i = 0; i < *found_count; i++)
+	{
+		const char *domain = clerk_json_string(clerk_json_element(found, i), NULL);
 
-			if (a && b && same_domain(a, b))
-			{
-				shared++;
-				break;
-			}
-		}
+		if (domain != NULL)
+			domains[ndomains++] = domain;
+	}
+	qsort(domains, ndomains, sizeof(char *), compare_domains);
+	for (int i = 0; i < *wanted_count; i++)
+	{
+		const char *domain = clerk_json_string(clerk_json_element(wanted, i), NULL);
+
+		CHECK_FOR_INTERRUPTS();
+		if (domain != NULL && bsearch(&domain, domains, ndomains, sizeof(char *), compare_domains) != NULL)
+			shared++;
+	}
+	pfree(domains);
 	return shared;
 }
 

@@ -100,9 +100,14 @@ REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_server_event() FROM
 CREATE EVENT TRIGGER pg_clerk_server_changed ON ddl_command_end
 WHEN TAG IN ('CREATE SERVER', 'ALTER SERVER')
 EXECUTE FUNCTION @extschema@.enterprise_connection_server_event();
+-- a server can be a member of another extension, and that in a schema
 CREATE EVENT TRIGGER pg_clerk_server_dropped ON sql_drop
-WHEN TAG IN ('DROP SERVER', 'DROP FOREIGN DATA WRAPPER', 'DROP OWNED')
+WHEN TAG IN ('DROP SERVER', 'DROP FOREIGN DATA WRAPPER', 'DROP OWNED', 'DROP EXTENSION', 'DROP SCHEMA')
 EXECUTE FUNCTION @extschema@.enterprise_connection_server_event();
+-- also where session_replication_role is replica
+ALTER EVENT TRIGGER pg_clerk_server_changed ENABLE ALWAYS;
+ALTER EVENT TRIGGER pg_clerk_server_dropped ENABLE ALWAYS;
+ALTER EVENT TRIGGER enterprise_connection_ddl_schema ENABLE ALWAYS;
 
 
 /*
@@ -130,9 +135,10 @@ CREATE UNIQUE INDEX enterprise_connections_key_server_key
 	ON @extschema@.enterprise_connections (key, server) WHERE key IS NOT NULL;
 CREATE INDEX enterprise_connections_organization_id_idx
 	ON @extschema@.enterprise_connections (organization_id) WHERE organization_id IS NOT NULL;
--- who has the domain that Clerk refuses?
+-- Who has the domain that Clerk refuses?  Not for more domains than anybody
+-- has: hundreds of thousands of entries would hold up all others.
 CREATE INDEX enterprise_connections_domains_idx
-	ON @extschema@.enterprise_connections USING gin (domains);
+	ON @extschema@.enterprise_connections USING gin (domains) WHERE cardinality(domains) <= 5000;
 COMMENT ON TABLE @extschema@.enterprise_connections
 IS 'Clerk enterprise connections as last seen; written by pg_clerk only';
 COMMENT ON COLUMN @extschema@.enterprise_connections.server IS 'name of the foreign server, that is, of the Clerk instance';
@@ -621,10 +627,13 @@ CREATE INDEX enterprise_connection_requests_connection_idx ON @extschema@.enterp
 	(connection_id) WHERE connection_id IS NOT NULL;
 CREATE INDEX enterprise_connection_requests_awaits_idx ON @extschema@.enterprise_connection_requests
 	(awaits) WHERE awaits IS NOT NULL;
--- who may have got a domain, although that is not tracked yet?
+-- Who may have got a domain, although that is not tracked yet?  Each change of
+-- a request writes an entry for each of its domains anew.  So one with more
+-- than anybody has is not in it: it would hold up all others for minutes.
 CREATE INDEX enterprise_connection_requests_domains_idx ON @extschema@.enterprise_connection_requests
 	USING gin ((lower((params->'domains')::text COLLATE "C")::jsonb)) WITH (fastupdate = off)
-	WHERE state IN ('queued', 'sending', 'in_doubt') AND attempts > 0;
+	WHERE state IN ('queued', 'sending', 'in_doubt') AND attempts > 0
+		AND CASE jsonb_typeof(params->'domains') WHEN 'array' THEN jsonb_array_length(params->'domains') <= 5000 END;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests_id_seq', '');
 
@@ -1017,7 +1026,7 @@ BEGIN
 	-- of each connection that is in the way, the first request that makes room
 	FOR holder IN
 		(SELECT k.server, k.id, k.key, k.domains FROM @extschema@.enterprise_connections k
-		WHERE NOT $2 AND k.domains && mine LIMIT 1000)
+		WHERE NOT $2 AND k.domains && mine AND cardinality(k.domains) <= 5000 LIMIT 1000)
 		UNION ALL
 		(SELECT k.server, k.id, k.key, NULL FROM @extschema@.enterprise_connections k
 		WHERE $2 AND k.organization_id = me.params->>'organization_id' LIMIT 1000)
@@ -1068,7 +1077,7 @@ BEGIN
 	IF verdict IS NOT NULL THEN
 		keeps := (SELECT jsonb_agg(d.domain ORDER BY d.n) FROM unnest(mine) WITH ORDINALITY d (domain, n)
 			WHERE NOT EXISTS (SELECT FROM (SELECT k.server, k.id FROM @extschema@.enterprise_connections k
-					WHERE k.domains && ARRAY[d.domain] LIMIT 1000) k
+					WHERE k.domains && ARRAY[d.domain] AND cardinality(k.domains) <= 5000 LIMIT 1000) k
 				WHERE k.server = me.server AND k.id <> me.connection_id));
 		IF me.step = 'update' AND keeps IS NOT NULL AND EXISTS (SELECT FROM @extschema@.enterprise_connections k
 				WHERE k.server = me.server AND k.id = me.connection_id AND NOT k.domains <@ mine) THEN
@@ -1082,6 +1091,7 @@ BEGIN
 	-- one that waits was refused itself, and has got nothing
 	SELECT min(q.id) INTO awaits FROM (SELECT q.id FROM @extschema@.enterprise_connection_requests q
 		WHERE NOT $2 AND lower((q.params->'domains')::text COLLATE "C")::jsonb ?| mine AND q.state IN ('queued', 'sending', 'in_doubt')
+			AND CASE jsonb_typeof(q.params->'domains') WHEN 'array' THEN jsonb_array_length(q.params->'domains') <= 5000 END
 			AND q.attempts > 0 AND (q.awaits IS NULL OR q.state <> 'queued') AND q.server = me.server AND q.id <> me.id
 		UNION ALL
 		SELECT q.id FROM @extschema@.enterprise_connection_requests q

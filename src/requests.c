@@ -9,8 +9,10 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "connections.h"
 #include "fmgr.h"
+#include "foreign/foreign.h"
 #include "http.h"
 #include "json.h"
 #include "miscadmin.h"
@@ -53,7 +55,8 @@ static ClerkStatement look_statement = {
 	" CASE WHEN q.state" EQUALS "'delivered' THEN coalesce("
 	"(SELECT k.connection FROM %1$s.enterprise_connections k WHERE k.server" EQUALS "q.server AND k.id" EQUALS "q.connection_id),"
 	" pg_catalog.jsonb_build_object('id', q.connection_id, 'object', 'enterprise_connection', 'deleted', true)) END,"
-	" q.error OPERATOR(pg_catalog.#>>) '{errors,0,code}', q.error OPERATOR(pg_catalog.#>>) '{errors,0,meta,param_name}'"
+	" q.error OPERATOR(pg_catalog.#>>) '{errors,0,code}', q.error OPERATOR(pg_catalog.#>>) '{errors,0,meta,param_name}',"
+	" q.server"
 	" FROM %1$s.enterprise_connection_requests q WHERE q.id" EQUALS "$1",
 	.nargs = 1,
 	.args = {INT8OID},
@@ -252,6 +255,7 @@ typedef struct Look
 	int64		superseded_by;	/* 0: by none */
 	bool		mine;			/* of this transaction */
 	Jsonb	   *connection;		/* of one that is delivered; what a deletion answers if it is gone */
+	char	   *server;
 } Look;
 
 static Oid
@@ -297,6 +301,7 @@ look_at(int64 id, Look *look)
 		look->connection = row_jsonb(6);
 		look->code = clerk_row_text(0, 7);
 		look->param_name = clerk_row_text(0, 8);
+		look->server = clerk_row_text(0, 9);
 	}
 	SPI_finish();
 }
@@ -314,6 +319,19 @@ check_role(Oid role, bool found, int64 id, int64 superseded)
 				 errmsg("request " INT64_FORMAT " was superseded by request " INT64_FORMAT ", which cannot be seen", superseded, id) :
 				 errmsg("there is no request " INT64_FORMAT, id),
 				 errdetail("It may be that of a role whose privileges you do not have, or one that was deleted after pg_clerk.retention.")));
+}
+
+/*
+ * The connection is as it is now, not as it was when it was delivered: who may
+ * not use the server any more does not see it in the tracking table either.
+ */
+static void
+check_usage(const char *server)
+{
+	Oid			oid = get_foreign_server_oid(server, true);
+
+	if (OidIsValid(oid) && clerk_server_aclcheck(oid, GetUserId()) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_SERVER, server);
 }
 
 static void
@@ -383,7 +401,10 @@ await_enterprise_connection(PG_FUNCTION_ARGS)
 					 errmsg("cannot await a request of this transaction"),
 					 errdetail("It is delivered after the transaction commits.")));
 		if (strcmp(look.state, "delivered") == 0)
+		{
+			check_usage(look.server);
 			break;
+		}
 		if (strcmp(look.state, "superseded") == 0)
 		{
 			superseded = id;

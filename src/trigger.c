@@ -1461,7 +1461,9 @@ backfill_rows(const SyncPlan *plan, SPITupleTable *rows, uint64 count)
 }
 
 /*
- * As the table's owner, as the trigger does it.
+ * As the trigger does it, as its owner.  But rows are read as the owner of the
+ * table that has them: a partition can be somebody else's, whose policies and
+ * index expressions must not run with the rights of the trigger's owner.
  */
 static uint64
 backfill(Relation rel, const Trigger *trigger)
@@ -1469,10 +1471,11 @@ backfill(Relation rel, const Trigger *trigger)
 	SyncPlan   *plan = make_plan(rel, trigger, RelationGetDescr(rel));
 	SPIPlanPtr	query;
 	Portal		cursor;
+	Oid			reader = rel->rd_rel->relowner;
 	uint64		enqueued = 0;
 	ClerkUser	saved;
 
-	act_as(plan->owner, &saved);
+	act_as(reader, &saved);
 	SPI_connect();
 	query = SPI_prepare(backfill_query(rel), 0, NULL);
 	if (query == NULL)
@@ -1489,7 +1492,11 @@ backfill(Relation rel, const Trigger *trigger)
 		rows = SPI_tuptable;
 		if (SPI_processed == 0)
 			break;
+		clerk_restore_user(&saved);
+		act_as(plan->owner, &saved);
 		enqueued += backfill_rows(plan, rows, SPI_processed);
+		clerk_restore_user(&saved);
+		act_as(reader, &saved);
 		SPI_freetuptable(rows);
 	}
 	SPI_cursor_close(cursor);
