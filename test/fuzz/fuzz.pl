@@ -269,6 +269,8 @@ sub answers_case
 		q{UPDATE enterprise_connection_requests SET next_attempt_at = now() WHERE state IN ('queued', 'in_doubt')},
 		'CALL deliver_enterprise_connections()', 'CALL deliver_enterprise_connections()', one_in(3) ? 'DELETE FROM enterprise_connection_requests' : ());
 
+	# A hold by 429 ends with it; where it goes on, calls fail at once.
+	unshift @statements, q{ALTER SERVER answers OPTIONS (SET rate_limit '0')} unless one_in(4);
 	return @statements;
 }
 
