@@ -34,6 +34,7 @@
 #include "outbox.h"
 #include "pages.h"
 #include "postmaster/interrupt.h"
+#include "statements.h"
 #include "tracking.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -356,7 +357,7 @@ run_in_subtransaction(Loop *loop, Work work, void *arg)
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		if (ends_all(loop, error))
-			ReThrowError(error);
+			clerk_rethrow(error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -401,7 +402,7 @@ run_in_transaction(Loop *loop, const char *what, Work work)
 			done = error == NULL;
 		}
 		if (error != NULL && !loop->deliverer->forever)
-			ReThrowError(error);
+			clerk_rethrow(error);
 		commit(loop);
 	}
 	PG_CATCH();
@@ -1415,7 +1416,7 @@ claim_from_all(Loop *loop, void *arg)
 		if (error == NULL)
 			server->failures = 0;
 		else if (!loop->deliverer->forever)
-			ReThrowError(error);
+			clerk_rethrow(error);
 		else
 		{
 			log_error(psprintf("claim requests of server \"%s\"", claim.name), error);
@@ -2309,7 +2310,7 @@ chores(Loop *loop, void *arg)
 		ErrorData  *error = run_in_subtransaction(loop, steps[i].work, NULL);
 
 		if (error != NULL && !loop->deliverer->forever)
-			ReThrowError(error);
+			clerk_rethrow(error);
 		if (error != NULL)
 			log_error(steps[i].what, error);
 	}

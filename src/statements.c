@@ -12,6 +12,7 @@
 #include "statements.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 /*
@@ -78,4 +79,26 @@ Datum
 clerk_row_datum(uint64 row, int column, bool *isnull)
 {
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+static const char *
+kept_string(const char *string)
+{
+	return string ? MemoryContextStrdup(ErrorContext, string) : NULL;
+}
+
+/*
+ * CopyErrorData copies the names of file, function and domain, too, but
+ * ReThrowError takes them for constants: they would be read after the context
+ * of the copy is gone.
+ */
+void
+clerk_rethrow(ErrorData *error)
+{
+	error->filename = kept_string(error->filename);
+	error->funcname = kept_string(error->funcname);
+	error->domain = kept_string(error->domain);
+	error->context_domain = kept_string(error->context_domain);
+	error->message_id = kept_string(error->message_id);
+	ReThrowError(error);
 }

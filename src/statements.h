@@ -42,4 +42,7 @@ extern Datum clerk_name_datum(NameData *buf, const char *name);
 extern char *clerk_row_text(uint64 row, int column);	/* NULL for null */
 extern Datum clerk_row_datum(uint64 row, int column, bool *isnull);
 
+/* ReThrowError, of an error that may be in a context that does not live on. */
+extern void clerk_rethrow(ErrorData *error);
+
 #endif							/* CLERK_STATEMENTS_H */

@@ -850,7 +850,7 @@ clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool 
 		{
 			MemoryContextSwitchTo(context);
 			CurrentResourceOwner = owner;
-			ReThrowError(error);
+			clerk_rethrow(error);
 		}
 		FreeErrorData(error);
 		*held = true;

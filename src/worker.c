@@ -61,6 +61,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "statements.h"
 #include "storage/ipc.h"
 #include "storage/sinval.h"
 #include "tcop/tcopprot.h"
@@ -632,7 +633,7 @@ deliver(void)
 		AbortCurrentTransaction();
 		extension_known = false;
 		if (!extension_is_gone())
-			ReThrowError(error);
+			clerk_rethrow(error);
 	}
 	PG_END_TRY();
 }

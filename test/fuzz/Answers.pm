@@ -150,7 +150,7 @@ sub right_answer
 	my ($method, $path, $body) = @_;
 	my $params = eval { $JSON->decode($body) };
 
-	return (pick(400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504), refusal()) if one_in(4);
+	return (pick(400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 429, 429, 500, 502, 503, 504), refusal()) if one_in(4);
 	return ($method eq 'POST' ? 200 : 200,
 		$method eq 'POST' ? { url => 'https://example.com/test' } : { data => [ map { { id => "run_$_", status => 'success' } } 1 .. rand 4 ], total_count => int rand 6 })
 	  if $path =~ m{/test_runs};
@@ -263,9 +263,8 @@ sub answer
 	my $framing = int rand 12;
 	my $wire;
 
-	# No longer than that: a session that is told to wait has all later requests
-	# to this server wait, too.
-	unshift @headers, 'Retry-After: ' . pick(0, 0, 1) if $status == 429 || $status == 503 || one_in(20);
+	# 100 is beyond any timeout here: what comes next at this server fails at once.
+	unshift @headers, 'Retry-After: ' . pick(0, 0, 1, 100) if $status == 429 || $status == 503 || one_in(20);
 	if ($framing == 0)
 	{
 		$wire = join('', map { sprintf("%x%s\r\n", length, one_in(20) ? pick(';a=b', 'zz', '-') : '') . "$_\r\n" } grep { length } unpack "(a@{[ 1 + int rand 3000 ]})*", $body) . (one_in(8) ? '' : "0\r\n\r\n");

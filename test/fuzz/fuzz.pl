@@ -267,8 +267,12 @@ sub answers_case
 			my $what = pick('create', 'update', 'upsert', 'delete');
 			"SELECT enqueue_enterprise_connection('$what', " . ($what eq 'delete' ? 'NULL' : $what eq 'update' ? q{'{"active": true}'} : $params) . ', key => ' . ($what eq 'create' ? 'NULL' : $key) . ')' } 0 .. rand 6),
 		q{UPDATE enterprise_connection_requests SET next_attempt_at = now() WHERE state IN ('queued', 'in_doubt')},
-		'CALL deliver_enterprise_connections()', 'CALL deliver_enterprise_connections()', one_in(3) ? 'DELETE FROM enterprise_connection_requests' : ());
+		'CALL deliver_enterprise_connections()', 'CALL deliver_enterprise_connections()', one_in(3) ? 'DELETE FROM enterprise_connection_requests' : (),
+		# held back, too, by an answer 429 to one of these
+		one_in(2) ? "SELECT get_enterprise_connection($id)" : ());
 
+	# A hold by 429 ends with it; where it goes on, calls fail at once.
+	unshift @statements, q{ALTER SERVER answers OPTIONS (SET rate_limit '0')} unless one_in(4);
 	return @statements;
 }
 

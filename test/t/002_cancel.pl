@@ -77,6 +77,14 @@ sub parent_of
 
 sub wait_until_paused
 {
+	# what the mock has sent is not yet what the session has read
+	my $port = sprintf '%04X', $mock->port;
+	wait_until(
+		sub {
+			open my $sockets, '<', '/proc/net/tcp' or die "could not open /proc/net/tcp: $!";
+			return !grep { /^\s*\d+: \S+ [0-9A-F]+:$port \S+ [0-9A-F]+:(?!00000000)/ } <$sockets>;
+		},
+		'the answer to be read');
 	wait_until(
 		sub {
 			$admin->query('SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $session->pid) eq 'Extension';
