@@ -42,7 +42,7 @@ sub wait_for
 {
 	my ($request, $condition, $what) = @_;
 
-	return ok(eval { wait_until(sub { query("SELECT $condition FROM enterprise_connection_requests WHERE id = $request") eq 't' }, $what, 60) }, $what)
+	return ok(eval { wait_until(sub { query("SELECT $condition FROM enterprise_connection_requests WHERE id = $request") eq 't' }, $what, 180) }, $what)
 	  || diag query("SELECT to_jsonb(r) FROM enterprise_connection_requests r WHERE id = $request");
 }
 
