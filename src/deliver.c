@@ -489,7 +489,7 @@ judged_short(Delivery *delivery, const ClerkReport *report)
 	delivery->outcome.error = clerk_report_to_jsonb(report);
 	delivery->outcome.doubt_since = delivery->row->doubt_since;
 	delivery->outcome.uncounted = true;
-	judged(delivery, "queued", BACKOFF_FIRST);
+	judged(delivery, "queued", backoff(1));
 }
 
 /*
@@ -514,19 +514,6 @@ judged_paused(Delivery *delivery, const ClerkReport *report)
 	delivery->outcome.doubt_since = delivery->row->doubt_since;
 	delivery->outcome.uncounted = true;
 	judged(delivery, "queued", 0);
-}
-
-/*
- * There was no socket for it: that is no attempt.
- */
-static void
-judged_unsent(Delivery *delivery, const ClerkReport *report)
-{
-	delivery->outcome.error = clerk_report_to_jsonb(report);
-	delivery->outcome.http_status = report->status;
-	delivery->outcome.doubt_since = delivery->row->doubt_since;
-	delivery->outcome.uncounted = true;
-	judged(delivery, "queued", backoff(1));
 }
 
 /*
@@ -639,7 +626,7 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 {
 	const ClerkRequestRow *row = delivery->row;
 
-	if (ERRCODE_TO_CATEGORY(report->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+	if (report->retry == CLERK_RETRY_SHORTAGE)
 		judged_short(delivery, report);
 	else if (report->status == 401 && report->of_clerk)
 		judged_paused(delivery, report);
@@ -665,8 +652,6 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 	}
 	else if (clerk_is_duplicate(report))
 		judge_duplicate(delivery, report);
-	else if (report->retry == CLERK_RETRY_SHORTAGE)
-		judged_unsent(delivery, report);
 	else if (report->retry == CLERK_RETRY_IN_DOUBT)
 		judged_in_doubt(delivery, report);
 	else if (report->retry == CLERK_RETRY_NEVER)
