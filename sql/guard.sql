@@ -144,7 +144,8 @@ CALL pg_temp.try('ALTER FUNCTION track_enterprise_connection(jsonb, name, text) 
 BEGIN;
 CREATE ROLE regress_owner;
 SELECT format('ALTER TABLE %s OWNER TO regress_owner', c.oid::regclass) FROM pg_depend d JOIN pg_class c ON d.objid = c.oid
-WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND c.relkind = 'r' \gexec
+WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND c.relkind = 'r'
+ORDER BY c.relname \gexec
 DO $$
 DECLARE
     f regprocedure;
