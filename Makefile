@@ -32,10 +32,7 @@ $(OBJS): $(wildcard src/*.h)
 # Against a throwaway server; see test/.
 .PHONY: bench
 bench:
-	test/bench/run
-	test/bench/many
-	test/bench/trigger
-	test/bench/outbox
+	test/bench/run $(if $(ROUNDS),-r $(ROUNDS)) $(PARTS)
 
 .PHONY: soak
 soak:
