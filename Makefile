@@ -7,17 +7,17 @@
 EXTENSION = pg_clerk
 MODULE_big = pg_clerk
 PGFILEDESC = "pg_clerk - Clerk enterprise connections from SQL"
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
 DATA = $(wildcard src/pg_clerk--*.sql)
 
-REGRESS = setup params composite create errors answers settings secrets default_server privileges identity limits calls upsert mirror batch rollback enqueue trigger outbox domains twins guard hostile matrix parallel
+REGRESS = setup params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains twins guard hostile matrix parallel
 REGRESS_OPTS = --encoding=UTF8
 ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
 
 PKG_CONFIG ?= pkg-config
 PG_CONFIG ?= pg_config
-PG_CPPFLAGS = $(shell $(PKG_CONFIG) --cflags libcurl json-c) -DCLERK_VERSION=\"$(EXTVERSION)\"
+PG_CPPFLAGS = -I$(srcdir)/src $(shell $(PKG_CONFIG) --cflags libcurl json-c) -DCLERK_VERSION=\"$(EXTVERSION)\"
 SHLIB_LINK = $(shell $(PKG_CONFIG) --libs libcurl json-c)
 PG_CFLAGS = -Wextra -Wno-unused-parameter -isystem $(shell $(PG_CONFIG) --includedir-server)
 
@@ -27,7 +27,7 @@ override with_llvm = no
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard src/*.h src/*/*.h)
 
 # Against a throwaway server; see test/.
 .PHONY: bench

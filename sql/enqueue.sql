@@ -19,7 +19,7 @@ BEGIN;
 SELECT server, role = current_user AS mine, operation, key, connection_id, params, state, attempts, next_attempt_at = now() AS due, created_at = now() AS now, started_at, finished_at
 FROM enterprise_connection_requests WHERE key = 'acme';
 SELECT server_oid = (SELECT oid FROM pg_foreign_server WHERE srvname = 'clerk') AS server, role_oid = current_user::regrole AS role, origin = enterprise_connection_origin() AS here, timeline,
-    http_status, error, step, doubt_since, lane, claimer, superseded_by, awaits, scrubbed, xact = pg_current_xact_id() AS mine
+    http_status, error, step, doubt_since, lane, claimer, superseded_by, priority, scrubbed, xact = pg_current_xact_id() AS mine
 FROM enterprise_connection_requests WHERE key = 'acme';
 COMMIT;
 

@@ -102,30 +102,6 @@ DROP SERVER regress_gone;
 RESET session_replication_role;
 SELECT count(*) FROM enterprise_connection_requests WHERE server = 'regress_gone';
 
--- what reads domains has a limit: a long list costs no index entries
-SELECT enqueue_enterprise_connection('create', (SELECT jsonb_build_object('name', 'long', 'domains', jsonb_agg('d' || n || '.example'))
-    FROM generate_series(1, 100000) n)) AS request \gset
-ANALYZE enterprise_connection_requests;
-SELECT pg_relation_size('enterprise_connection_requests_domains_idx') AS before \gset
-BEGIN;
-UPDATE enterprise_connection_requests SET attempts = 1 WHERE id = :request;
-SELECT pg_relation_size('enterprise_connection_requests_domains_idx') - :before < 100000 AS small;
-ROLLBACK;
--- and those that are in it are found by it
-SET enable_seqscan = off;
-SET enable_indexscan = off;
-CREATE FUNCTION pg_temp.plan() RETURNS SETOF text LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN QUERY EXECUTE $q$EXPLAIN (COSTS off) SELECT FROM enterprise_connection_requests q
-        WHERE lower((q.params->'domains')::text COLLATE "C")::jsonb ?| '{a}' AND q.state IN ('queued', 'sending', 'in_doubt')
-            AND CASE jsonb_typeof(q.params->'domains') WHEN 'array' THEN jsonb_array_length(q.params->'domains') <= 5000 END
-            AND q.attempts > 0$q$;
-END
-$$;
-SELECT count(*) FROM pg_temp.plan() line WHERE line LIKE '%enterprise_connection_requests_domains_idx%';
-RESET enable_seqscan;
-RESET enable_indexscan;
-
 DROP SCHEMA regress_h CASCADE;
 REVOKE ALL ON FUNCTION sync_enterprise_connection() FROM regress_victim;
 REVOKE ALL ON FOREIGN SERVER clerk FROM regress_victim;

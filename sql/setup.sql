@@ -82,6 +82,97 @@ $$;
 CREATE FUNCTION mock.stats() RETURNS jsonb
 LANGUAGE sql AS $$SELECT mock.call('GET', '/_mock/stats')$$;
 
+-- Schema box, by which a test steers the outbox.
+CREATE SCHEMA box;
+CREATE TABLE box.asked (requests int);
+INSERT INTO box.asked VALUES (0);
+-- Forget everything, here and at Clerk.
+CREATE PROCEDURE box.start_over() LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM mock.reset();
+    UPDATE box.asked SET requests = 0;
+    TRUNCATE enterprise_connections, enterprise_connection_requests, enterprise_connection_pauses RESTART IDENTITY;
+END
+$$;
+-- The time of what waits has come: of a key, or of all.
+CREATE PROCEDURE box.hurry(key text DEFAULT NULL) LANGUAGE sql AS $$
+    UPDATE enterprise_connection_requests q SET next_attempt_at = now()
+    WHERE (q.key = $1 OR $1 IS NULL) AND q.state IN ('queued', 'in_doubt') AND q.next_attempt_at <> 'infinity'
+$$;
+-- Deliver again and again, as pg_cron would, until a request is in that state.
+CREATE PROCEDURE box.deliver_until(request bigint, wanted text) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1..200 LOOP
+        CALL deliver_enterprise_connections();
+        IF (SELECT state::text FROM enterprise_connection_requests WHERE id = request) = wanted THEN
+            RETURN;
+        END IF;
+        COMMIT;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+    RAISE 'request % is not %', request, wanted;
+END
+$$;
+-- Whatever it waits for: until nothing is left.
+CREATE PROCEDURE box.deliver_all() LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1..100 LOOP
+        CALL box.hurry();
+        CALL deliver_enterprise_connections();
+        EXIT WHEN NOT EXISTS (SELECT FROM enterprise_connection_requests WHERE finished_at IS NULL);
+        COMMIT;
+    END LOOP;
+END
+$$;
+-- After ALTER SYSTEM: until a setting is what is wanted.
+CREATE PROCEDURE box.reloaded(name text, wanted text) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_reload_conf();
+    -- delivering, a session takes notice in the middle of a statement, too
+    FOR i IN 1..1000 LOOP
+        CALL deliver_enterprise_connections();
+        EXIT WHEN current_setting(name) = wanted;
+        COMMIT;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END
+$$;
+-- What was sent since it was last asked.
+CREATE FUNCTION box.sent() RETURNS TABLE (method text, target text, body jsonb, status int)
+LANGUAGE plpgsql AS $$
+DECLARE
+    already int := (SELECT requests FROM box.asked);
+    more int;
+BEGIN
+    RETURN QUERY SELECT r.method, r.target, r.body, r.status FROM mock.requests() AS r OFFSET already;
+    GET DIAGNOSTICS more = ROW_COUNT;
+    UPDATE box.asked SET requests = already + more;
+END
+$$;
+-- What a statement fails with.
+CREATE FUNCTION box.failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    message := 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    detail := regexp_replace(detail, '^Trace id: .*', 'Trace id: <id>', 'n');
+END
+$$;
+-- The parameters of a connection with one domain.
+CREATE FUNCTION box.params(name text, domain text DEFAULT NULL, more jsonb DEFAULT '{}') RETURNS jsonb
+LANGUAGE sql AS $$
+    SELECT jsonb_build_object('name', name, 'provider', 'saml_okta', 'domains', jsonb_build_array(coalesce(domain, lower(name) || '.example'))) || more
+$$;
+-- Clerk is busy, so many times, if the body of the request has this text.
+CREATE FUNCTION box.busy(what text, times int DEFAULT 1) RETURNS void LANGUAGE sql AS $$
+    SELECT mock.script(jsonb_build_object('match', jsonb_build_object('body_contains', what), 'times', times,
+        'status', 503, 'headers', '{"Content-Type": "application/json"}'::jsonb,
+        'body', '{"errors": [{"message": "busy", "code": "service_unavailable"}]}'::jsonb))
+$$;
+
 SELECT mock.reset();
 SELECT mock.call('GET', '/_mock/settings')->>'profile' AS profile;
 

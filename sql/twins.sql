@@ -114,7 +114,7 @@ WHERE (d.refclassid, d.refobjid) NOT IN (SELECT classid, objid FROM parts)
 SELECT * FROM foreign_dependencies;
 -- that it would show: a default, a policy, an index, a view, a constraint
 BEGIN;
-ALTER TABLE clerk.enterprise_connections ADD COLUMN x text DEFAULT clerk.lower('a'::text);
+ALTER TABLE clerk.enterprise_connections ADD COLUMN x text DEFAULT clerk.unnest('a'::text);
 CREATE INDEX twin_index ON clerk.enterprise_connections ((key OPERATOR(clerk.||) id)) WHERE key OPERATOR(clerk.=) id;
 SELECT type, identity FROM foreign_dependencies ORDER BY 1, 2;
 ROLLBACK;
@@ -138,7 +138,7 @@ BEGIN
     END LOOP;
 END
 $$;
-SELECT count(*) > 10 AS many FROM pg_proc WHERE pronamespace = 'clerk'::regnamespace AND proname LIKE 'enterprise\_connection\_%'
+SELECT count(*) AS overloads FROM pg_proc WHERE pronamespace = 'clerk'::regnamespace AND proname LIKE 'enterprise\_connection\_%'
     AND proowner = 'regress_mallory'::regrole;
 SET ROLE regress_mallory;
 CREATE FUNCTION pg_catalog.enterprise_connection_merge(known jsonb, answer jsonb, "more" integer DEFAULT 0) RETURNS jsonb
@@ -185,7 +185,7 @@ DO $$
 DECLARE
     failed bigint;
 BEGIN
-    SELECT q.id INTO failed FROM clerk.enterprise_connection_requests q WHERE q.state OPERATOR(pg_catalog.=) 'failed'::pg_catalog.text;
+    SELECT q.id INTO failed FROM clerk.enterprise_connection_requests q WHERE q.state OPERATOR(pg_catalog.=) 'failed';
     PERFORM clerk.retry_enterprise_connection_request(failed, '{"name": "again"}');
     PERFORM clerk.cancel_enterprise_connection_request(failed);
     PERFORM FROM clerk.enterprise_connection_status;

@@ -87,13 +87,13 @@ clerk_api_check_id(const char *id)
 }
 
 static char *
-build_url(const ClerkSettings *settings, const ClerkCall *call)
+build_url(const ClerkCall *call)
 {
 	const Endpoint *endpoint = &endpoints[call->endpoint];
 	StringInfoData url;
 
 	initStringInfo(&url);
-	appendStringInfo(&url, "%s" COLLECTION, settings->base_url);
+	appendStringInfo(&url, "%s" COLLECTION, call->settings->base_url);
 	if (endpoint->has_id)
 		appendStringInfo(&url, "/%s", encoded_id(call->id));
 	appendStringInfoString(&url, endpoint->suffix);
@@ -103,12 +103,12 @@ build_url(const ClerkSettings *settings, const ClerkCall *call)
 }
 
 static List *
-build_headers(const ClerkSettings *settings, const ClerkCall *call)
+build_headers(const ClerkCall *call)
 {
 	List	   *headers = NIL;
 
-	headers = lappend(headers, psprintf("Authorization: Bearer %s", settings->secret_key));
-	headers = lappend(headers, psprintf("Clerk-API-Version: %s", settings->api_version));
+	headers = lappend(headers, psprintf("Authorization: Bearer %s", call->settings->secret_key));
+	headers = lappend(headers, psprintf("Clerk-API-Version: %s", call->settings->api_version));
 	headers = lappend(headers, "User-Agent: pg_clerk/" CLERK_VERSION " (PostgreSQL " PG_MAJORVERSION ")");
 	headers = lappend(headers, "Accept: application/json");
 
@@ -119,15 +119,16 @@ build_headers(const ClerkSettings *settings, const ClerkCall *call)
 	return headers;
 }
 
-ClerkHttpRequest *
-clerk_api_request(const ClerkSettings *settings, const ClerkCall *call)
+void
+clerk_call_build(ClerkCall *call)
 {
+	const ClerkSettings *settings = call->settings;
 	const Endpoint *endpoint = &endpoints[call->endpoint];
 	ClerkHttpRequest *request = palloc0(sizeof(*request));
 
 	request->method = endpoint->method;
-	request->url = build_url(settings, call);
-	request->headers = build_headers(settings, call);
+	request->url = build_url(call);
+	request->headers = build_headers(call);
 	if (call->body != NULL)
 	{
 		request->body = call->body->text;
@@ -142,7 +143,7 @@ clerk_api_request(const ClerkSettings *settings, const ClerkCall *call)
 	request->proxy = settings->proxy;
 	request->proxy_user = settings->proxy_user;
 	request->proxy_password = settings->proxy_password;
-	return request;
+	call->request = request;
 }
 
 static JsonbValue *
@@ -240,7 +241,7 @@ shape_fault(const ClerkCall *call, Jsonb *answer)
 static Jsonb *
 read_result(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault, bool *unstorable)
 {
-	Jsonb	   *result = clerk_json_text_to_jsonb(request->answer, request->answer_len, fault);
+	Jsonb	   *result = clerk_json_answer_to_jsonb(request->answer, request->answer_len, fault);
 
 	if (result != NULL)
 		*fault = shape_fault(call, result);
@@ -307,7 +308,7 @@ static ClerkPage *
 read_page(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault)
 {
 	ClerkJsonPart *parts;
-	Jsonb	   *answer = clerk_json_text_to_jsonb_parts(request->answer, request->answer_len, &parts, fault);
+	Jsonb	   *answer = clerk_json_answer_to_jsonb_parts(request->answer, request->answer_len, &parts, fault);
 	JsonbValue	buf;
 	JsonbValue *data;
 	ClerkPage  *page;
@@ -343,7 +344,7 @@ read_page(const ClerkCall *call, const ClerkHttpRequest *request, const char **f
 }
 
 void
-clerk_api_held_back(const ClerkSettings *settings, ClerkCall *call, int64 wait)
+clerk_call_held_back(ClerkCall *call, int64 wait)
 {
 	ClerkReport *report = palloc0(sizeof(*report));
 
@@ -351,7 +352,7 @@ clerk_api_held_back(const ClerkSettings *settings, ClerkCall *call, int64 wait)
 	report->message = psprintf("could not %s: Clerk has asked for no more requests for " INT64_FORMAT " s",
 							   endpoints[call->endpoint].what, (wait + 999) / 1000);
 	report->hint = psprintf("Nothing was sent. Try again later; a change of server %s, by ALTER SERVER, ends the wait.",
-							quote_identifier(settings->server_name));
+							quote_identifier(call->settings->server_name));
 	report->retry_after = wait;
 	report->retry = CLERK_RETRY_NEVER;
 	call->result = NULL;
@@ -359,9 +360,11 @@ clerk_api_held_back(const ClerkSettings *settings, ClerkCall *call, int64 wait)
 	call->report = report;
 }
 
-void
-clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRequest *request)
+static void
+read_answer(ClerkCall *call)
 {
+	const ClerkSettings *settings = call->settings;
+	const ClerkHttpRequest *request = call->request;
 	const Endpoint *endpoint = &endpoints[call->endpoint];
 	ClerkReportSubject subject = {
 		.what = endpoint->what,
@@ -379,6 +382,7 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 
 	if (settings->proxy_password != NULL)
 		subject.secrets = lappend(subject.secrets, settings->proxy_password);
+	call->status = request->status;
 	call->result = NULL;
 	call->page = NULL;
 	call->report = NULL;
@@ -391,8 +395,6 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 		fault = "is empty";
 	else if ((fault = clerk_report_packed(&subject, request)) != NULL)
 		 /* not to be read */ ;
-	else if (clerk_json_has_many_values(request->answer, request->answer_len))
-		fault = "has more than " CppAsString2(CLERK_JSON_MANY_VALUES) " values";
 	else if (endpoint->shape == SHAPE_PAGE)
 		call->page = read_page(call, request, &fault);
 	else
@@ -405,4 +407,19 @@ clerk_api_read(const ClerkSettings *settings, ClerkCall *call, const ClerkHttpRe
 			call->report->hint = endpoint->shape == SHAPE_URL ? NULL :
 				"The connection exists at Clerk. Change there what this database cannot store, or use one whose encoding is UTF8.";
 	}
+}
+
+void
+clerk_call_read(ClerkCall *call)
+{
+	read_answer(call);
+	clerk_call_release(call);
+}
+
+void
+clerk_call_release(ClerkCall *call)
+{
+	if (call->request != NULL)
+		clerk_http_release(call->request);
+	call->request = NULL;
 }

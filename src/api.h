@@ -48,18 +48,24 @@ typedef struct ClerkPage
 
 /*
  * One call of an endpoint.  The caller fills in the first part; what it points
- * to must outlive the call.
+ * to must live until the call is read.
  */
 typedef struct ClerkCall
 {
+	const ClerkSettings *settings;	/* of the server that is called */
 	ClerkEndpoint endpoint;
 	const char *id;				/* server encoding; of the endpoints that have one */
 	const char *query;			/* encoded, without the question mark, or NULL */
 	const ClerkBody *body;
 	List	   *secrets;		/* UTF-8 strings in the body that no message may show */
-	void	   *caller;
+	void	   *caller;			/* for the caller's use */
 
-	/* the outcome: exactly one of the three */
+	/* on its way */
+	ClerkHttpRequest *request;	/* from clerk_call_build to clerk_call_read */
+	void	   *attempt;		/* of clerk_dispatch */
+
+	/* the outcome: exactly one of result, page and report */
+	int			status;			/* HTTP's; 0: no answer */
 	Jsonb	   *result;
 	ClerkPage  *page;			/* of the endpoints that list */
 	ClerkReport *report;
@@ -78,21 +84,29 @@ extern void clerk_api_check_length(const char *what, const char *value);
 extern void clerk_api_check_id(const char *id);
 
 /*
- * The HTTP request of a call.  Throws 22023 if the id cannot be one.
+ * Make call->request, in the current memory context, which must live until the
+ * call is read; when it is reset before, the call is abandoned.  Throws 22023
+ * if the id cannot be one.
  */
-extern ClerkHttpRequest *clerk_api_request(const ClerkSettings *settings, const ClerkCall *call);
+extern void clerk_call_build(ClerkCall *call);
 
 /*
- * Read the answer into call->result, call->page or call->report.  Throws only
- * out of memory.
+ * Read the answer of a call that clerk_call_next has returned into the outcome,
+ * in the current memory context, and release the request.  Throws only out of
+ * memory; the answer is still there then, and can be read again.
  */
+extern void clerk_call_read(ClerkCall *call);
+
+/*
+ * Release the request with its answer, if there is one, read or not.  Throws
+ * nothing.
+ */
+extern void clerk_call_release(ClerkCall *call);
+
 /*
  * The call is not sent, as Clerk has asked (by a 429) to wait for so many ms:
  * fill in its report.
  */
-extern void clerk_api_held_back(const ClerkSettings *settings, ClerkCall *call, int64 wait);
-
-extern void clerk_api_read(const ClerkSettings *settings, ClerkCall *call,
-						   const ClerkHttpRequest *request);
+extern void clerk_call_held_back(ClerkCall *call, int64 wait);
 
 #endif							/* CLERK_API_H */

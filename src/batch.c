@@ -62,11 +62,12 @@ faults_to_jsonb(const ClerkParams *params)
  * The PATCH that completes a creation.
  */
 static ClerkCall *
-completing_call(BatchItem *item)
+completing_call(Batch *batch, BatchItem *item)
 {
 	item->call = (ClerkCall)
 	{
-		.endpoint = CLERK_UPDATE,
+		.settings = batch->settings,
+			.endpoint = CLERK_UPDATE,
 			.id = item->id,
 			.body = item->params->patch,
 			.secrets = item->params->secrets,
@@ -92,7 +93,8 @@ creating_call(Batch *batch, int n)
 	}
 	item->call = (ClerkCall)
 	{
-		.endpoint = CLERK_CREATE,
+		.settings = batch->settings,
+			.endpoint = CLERK_CREATE,
 			.body = item->params->body,
 			.secrets = item->params->secrets,
 			.caller = item,
@@ -110,7 +112,7 @@ batch_next(void *arg)
 		BatchItem	   *item = linitial(batch->uncompleted);
 
 		batch->uncompleted = list_delete_first(batch->uncompleted);
-		return completing_call(item);
+		return completing_call(batch, item);
 	}
 	while (batch->next < batch->count)
 	{
@@ -185,7 +187,7 @@ run_batch(Batch *batch)
 	};
 
 	error_context_stack = &callback;
-	clerk_dispatch(batch->settings, &dispatch);
+	clerk_dispatch(&dispatch);
 	error_context_stack = callback.previous;
 }
 

@@ -159,6 +159,7 @@ clerk_catalog(void)
 	found.namespace = extension_namespace();
 	found.connections = get_relname_relid("enterprise_connections", found.namespace);
 	found.connections_key = get_relname_relid("enterprise_connections_pkey", found.namespace);
+	found.connections_by_key = get_relname_relid("enterprise_connections_key_server_key", found.namespace);
 	found.requests = get_relname_relid("enterprise_connection_requests", found.namespace);
 	found.lanes = get_relname_relid("enterprise_connection_requests_lane_idx", found.namespace);
 	found.pauses = get_relname_relid("enterprise_connection_pauses", found.namespace);
@@ -166,7 +167,7 @@ clerk_catalog(void)
 	if (!OidIsValid(found.namespace) || !OidIsValid(found.lanes) ||
 		!OidIsValid(found.pauses) || !OidIsValid(found.owner) ||
 		!OidIsValid(found.connections) || !OidIsValid(found.connections_key) ||
-		!OidIsValid(found.requests))
+		!OidIsValid(found.connections_by_key) || !OidIsValid(found.requests))
 	{
 		catalog_valid = false;
 		ereport(ERROR,

@@ -14,6 +14,7 @@ typedef struct ClerkCatalog
 	Oid			owner;			/* of the tracking table, and so of all writes */
 	Oid			connections;	/* enterprise_connections */
 	Oid			connections_key;	/* its primary key's index */
+	Oid			connections_by_key; /* its index of keys */
 	Oid			requests;		/* enterprise_connection_requests */
 	Oid			lanes;			/* its index of what is delivered in order */
 	Oid			pauses;			/* enterprise_connection_pauses */

@@ -256,6 +256,21 @@ clerk_launcher_wait_event(void)
 #endif
 }
 
+/* ... and a session that awaits a request. */
+static inline uint32
+clerk_await_wait_event(void)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew("ClerkAwait");
+	return event;
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
 #include "catalog/pg_database.h"
 
 static inline bool

@@ -93,13 +93,14 @@ clerk_call(const ClerkSettings *settings, ClerkEndpoint endpoint, const char *id
 		   const ClerkBody *body, List *secrets, ClerkReport **report)
 {
 	ClerkCall	call = {
+		.settings = settings,
 		.endpoint = endpoint,
 		.id = id,
 		.body = body,
 		.secrets = secrets,
 	};
 
-	clerk_dispatch_one(settings, &call);
+	clerk_dispatch_one(&call);
 	if (report != NULL)
 		*report = call.report;
 	else if (call.report != NULL)
@@ -245,7 +246,7 @@ clerk_note_creation(const ClerkSettings *settings, Jsonb *connection, const char
 	clerk_rollback_note(settings, id);
 	if (key != NULL)
 		clerk_free_key(settings->server_name, key);
-	clerk_track(connection, settings->server_name, key);
+	clerk_track_created(connection, settings->server_name, key);
 	error_context_stack = callback.previous;
 }
 

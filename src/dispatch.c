@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * dispatch.c
- *		Calls in, results out: concurrency, pace, pauses and retries.
+ *		Calls in, results out: the only sender.
  *
  * A place frees as soon as its call is done, and is filled at once: no call
- * waits for a slower one.  Each server has a pace, kept for the life of the
- * process; an answer 429 stops all of its calls until it says to go on.
+ * waits for a slower one.  An answer 429 stops all calls of the same server
+ * until it says to go on.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,45 +13,23 @@
 
 #include "compat.h"
 #include "dispatch.h"
-#include "json.h"
 #include "lib/ilist.h"
-#include "utils/hsearch.h"
+#include "miscadmin.h"
+#include "pace.h"
+#include "storage/latch.h"
 #include "utils/memutils.h"
 
 /* The first pause before a retry, in ms; doubled each time, half of it random. */
 #define RETRY_PAUSE 200
 
-/* Where Clerk answers 429 without saying how long, in ms. */
-#define DEFAULT_RETRY_AFTER 1000
-
 /* Where this process had no socket for a request, it is tried again after so many ms. */
 #define SHORTAGE_RETRY 100
-
-/* Where it says 0, in ms: a server that repeats itself must not be hammered. */
-#define MIN_RETRY_AFTER 50
-
-/*
- * How fast a server may be asked: a request is let through when due is not
- * more than a second ahead, and moves due on by the interval.  So a second's
- * worth of requests may come at once, and no more than the rate in the long
- * run.
- */
-typedef struct Pace
-{
-	Oid			server;			/* hash key */
-	int64		due;			/* us on clerk_http_now()'s clock */
-	int64		paused_until;	/* ms, after a 429 */
-	int64		version;		/* of the settings; others end the pause */
-} Pace;
-
-static HTAB *paces = NULL;
 
 /* A call on its way: waiting for its next attempt, or sent. */
 typedef struct Attempt
 {
 	dlist_node	node;
 	ClerkCall  *call;
-	ClerkHttpRequest *request;	/* NULL while waiting */
 	MemoryContext context;		/* of request and outcome; reset for each try */
 	int64		give_up;		/* ms; no retry of a 429 after this */
 	int64		deadline;		/* ms; of this try */
@@ -62,7 +40,6 @@ typedef struct Attempt
 
 typedef struct Run
 {
-	const ClerkSettings *settings;
 	const ClerkDispatch *dispatch;
 	ClerkHttpSet *set;
 	MemoryContext context;		/* of the run */
@@ -73,67 +50,37 @@ typedef struct Run
 	bool		exhausted;		/* next had nothing, and nothing was done since */
 } Run;
 
-static Pace *
-find_pace(const ClerkSettings *settings)
-{
-	Pace	   *pace;
-	bool		found;
+/*-------------------------------------------------------------------------
+ * One by one
+ *-------------------------------------------------------------------------
+ */
 
-	if (paces == NULL)
+void
+clerk_call_send(ClerkHttpSet *set, ClerkCall *call)
+{
+	call->request->caller = call;
+	clerk_pace_count(call->settings);
+	clerk_http_send(set, call->request);
+}
+
+ClerkCall *
+clerk_call_next(ClerkHttpSet *set, int64 until, bool *woken)
+{
+	ClerkHttpRequest *request;
+	bool		latch_set;
+
+	while ((request = clerk_http_next(set, until, &latch_set)) == NULL && latch_set)
 	{
-		HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Pace)};
-
-		paces = hash_create("pg_clerk paces", 8, &ctl, HASH_ELEM | HASH_BLOBS);
+		/* Reset it first: an interrupt that comes later sets it again. */
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (woken != NULL)
+		{
+			*woken = true;
+			break;
+		}
 	}
-	pace = hash_search(paces, &settings->server, HASH_ENTER, &found);
-	if (!found)
-		pace->due = 0;
-	if (!found || pace->version != settings->version)
-		pace->paused_until = 0;
-	pace->version = settings->version;
-	return pace;
-}
-
-int64
-clerk_pace_next(const ClerkSettings *settings)
-{
-	Pace	   *pace = find_pace(settings);
-
-	if (settings->rate_limit == 0)
-		return pace->paused_until;
-	return Max(pace->paused_until, pace->due / 1000 - 1000);
-}
-
-int
-clerk_pace_allows(const ClerkSettings *settings)
-{
-	Pace	   *pace = find_pace(settings);
-	int64		now = clerk_http_now();
-	int64		interval;
-
-	if (now < pace->paused_until)
-		return 0;
-	if (settings->rate_limit == 0)
-		return INT_MAX;
-	interval = 1000000 / settings->rate_limit;
-	return (int) Max((now * 1000 + 1000000 - Max(pace->due, now * 1000)) / interval, 0);
-}
-
-void
-clerk_pace_count(const ClerkSettings *settings)
-{
-	Pace	   *pace = find_pace(settings);
-
-	if (settings->rate_limit > 0)
-		pace->due = Max(pace->due, clerk_http_now() * 1000) + 1000000 / settings->rate_limit;
-}
-
-void
-clerk_pace_pause(const ClerkSettings *settings, int64 until)
-{
-	Pace	   *pace = find_pace(settings);
-
-	pace->paused_until = Max(pace->paused_until, until);
+	return request ? request->caller : NULL;
 }
 
 /*-------------------------------------------------------------------------
@@ -141,21 +88,22 @@ clerk_pace_pause(const ClerkSettings *settings, int64 until)
  *-------------------------------------------------------------------------
  */
 
-static Attempt *
+static void
 new_attempt(Run *run, ClerkCall *call)
 {
 	Attempt    *attempt = MemoryContextAllocZero(run->context, sizeof(*attempt));
 
 	attempt->call = call;
+	call->attempt = attempt;
 	attempt->context = AllocSetContextCreate(run->context, "pg_clerk call", ALLOCSET_SMALL_SIZES);
 	dlist_push_tail(&run->waiting, &attempt->node);
 	run->busy++;
-	return attempt;
 }
 
 static void
 send_attempt(Run *run, Attempt *attempt)
 {
+	ClerkCall  *call = attempt->call;
 	int64		now = clerk_http_now();
 
 	MemoryContextReset(attempt->context);
@@ -166,48 +114,95 @@ send_attempt(Run *run, Attempt *attempt)
 	 * for a place or for done() must not eat up a retry's time.
 	 */
 	if (attempt->give_up == 0)
-		attempt->give_up = attempt->deadline = now + run->settings->timeout;
+		attempt->give_up = attempt->deadline = now + call->settings->timeout;
 	if (run->dispatch->concurrency > 1)
-		attempt->deadline = now + run->settings->timeout;
+		attempt->deadline = now + call->settings->timeout;
 	attempt->tries++;
-	attempt->request = clerk_api_request(run->settings, attempt->call);
-	attempt->request->timeout = (int) Max(attempt->deadline - now, 1);
-	attempt->request->caller = attempt;
+	clerk_call_build(call);
+	call->request->timeout = (int) Max(attempt->deadline - now, 1);
 	dlist_delete(&attempt->node);
 	dlist_push_tail(&run->sent, &attempt->node);
-	clerk_pace_count(run->settings);
-	clerk_http_send(run->set, attempt->request);
+	clerk_call_send(run->set, call);
 	MemoryContextSwitchTo(run->context);
 }
 
 /*
- * The attempt to send next: a retry that is due, else a new call.
+ * Hand the call back.
+ */
+static void
+end_attempt(Run *run, Attempt *attempt)
+{
+	dlist_delete(&attempt->node);
+	run->exhausted = false;
+	if (run->dispatch->done == NULL)
+		MemoryContextSetParent(attempt->context, run->caller);
+	else
+	{
+		MemoryContextSwitchTo(run->caller);
+		run->dispatch->done(attempt->call, run->dispatch->arg);
+		MemoryContextDelete(attempt->context);
+	}
+	MemoryContextSwitchTo(run->context);
+	pfree(attempt);
+}
+
+/*
+ * Clerk may have asked this process to wait for longer than a call may take.
+ */
+static bool
+is_held_back(Run *run, Attempt *attempt)
+{
+	const ClerkSettings *settings = attempt->call->settings;
+	int64		wait = clerk_pace_paused_until(settings) - clerk_http_now();
+
+	if (attempt->give_up != 0 || wait <= settings->timeout)
+		return false;
+	MemoryContextSwitchTo(attempt->context);
+	clerk_call_held_back(attempt->call, wait);
+	run->busy--;
+	end_attempt(run, attempt);
+	return true;
+}
+
+/*
+ * When may it be sent?
+ */
+static int64
+due(const Attempt *attempt)
+{
+	return Max(attempt->not_before, clerk_pace_next(attempt->call->settings));
+}
+
+/*
+ * The attempt to send next: one that has waited and is due, else a new call.
+ * The call first, then its pace: when all is done, nothing waits for a pace
+ * that nobody needs.
  */
 static Attempt *
 next_attempt(Run *run)
 {
-	dlist_iter	iter;
-	int64		now = clerk_http_now();
-	ClerkCall  *call;
-
-	dlist_foreach(iter, &run->waiting)
+	for (;;)
 	{
-		Attempt    *attempt = dlist_container(Attempt, node, iter.cur);
+		int64		now = clerk_http_now();
+		ClerkCall  *call;
+		dlist_mutable_iter iter;
 
-		if (attempt->not_before <= now)
-			return attempt;
+		dlist_foreach_modify(iter, &run->waiting)
+		{
+			Attempt    *attempt = dlist_container(Attempt, node, iter.cur);
+
+			if (!is_held_back(run, attempt) && due(attempt) <= now)
+				return attempt;
+		}
+		if (run->exhausted || run->busy >= run->dispatch->concurrency)
+			return NULL;
+		MemoryContextSwitchTo(run->caller);
+		call = run->dispatch->next(run->dispatch->arg);
+		MemoryContextSwitchTo(run->context);
+		run->exhausted = call == NULL;
+		if (call != NULL)
+			new_attempt(run, call);
 	}
-	if (run->exhausted || run->busy >= run->dispatch->concurrency)
-		return NULL;
-	MemoryContextSwitchTo(run->caller);
-	call = run->dispatch->next(run->dispatch->arg);
-	MemoryContextSwitchTo(run->context);
-	if (call == NULL)
-	{
-		run->exhausted = true;
-		return NULL;
-	}
-	return new_attempt(run, call);
 }
 
 /*
@@ -217,11 +212,12 @@ next_attempt(Run *run)
 static bool
 wait_for_socket(Run *run, Attempt *attempt)
 {
+	const ClerkSettings *settings = attempt->call->settings;
 	int64		now = clerk_http_now();
 
 	attempt->tries--;
 	if (attempt->short_until == 0)
-		attempt->short_until = run->dispatch->concurrency > 1 ? now + run->settings->timeout : attempt->deadline;
+		attempt->short_until = run->dispatch->concurrency > 1 ? now + settings->timeout : attempt->deadline;
 	attempt->not_before = now + SHORTAGE_RETRY;
 	return attempt->not_before < attempt->short_until;
 }
@@ -232,9 +228,9 @@ wait_for_socket(Run *run, Attempt *attempt)
 static bool
 retry(Run *run, Attempt *attempt)
 {
+	const ClerkSettings *settings = attempt->call->settings;
 	const ClerkReport *report = attempt->call->report;
 	bool		limited = report != NULL && report->status == 429;
-	int64		pause;
 
 	if (report != NULL && report->retry == CLERK_RETRY_SHORTAGE)
 		return wait_for_socket(run, attempt);
@@ -243,68 +239,49 @@ retry(Run *run, Attempt *attempt)
 		return false;
 
 	/* One call alone counts its 429s; among many, each may meet several. */
-	if (attempt->tries > run->settings->max_retries &&
+	if (attempt->tries > settings->max_retries &&
 		(!limited || run->dispatch->concurrency == 1))
 		return false;
 
 	if (limited)
-		pause = report->retry_after >= 0 ? Max(report->retry_after, MIN_RETRY_AFTER) : DEFAULT_RETRY_AFTER;
+		attempt->not_before = clerk_pace_after_limit(report->retry_after);
 	else
 	{
-		pause = RETRY_PAUSE << Min(attempt->tries - 1, 6);
+		int64		pause = RETRY_PAUSE << Min(attempt->tries - 1, 6);
+
 		pause = pause / 2 + (int64) (clerk_random() * (double) pause / 2);
-		pause = Max(pause, report->retry_after);
+		attempt->not_before = clerk_http_now() + Max(pause, report->retry_after);
 	}
-	attempt->not_before = clerk_http_now() + pause;
 
 	/* Of many, each try has the whole time. */
 	if (!limited && run->dispatch->concurrency > 1)
-		attempt->deadline = attempt->not_before + run->settings->timeout;
+		attempt->deadline = attempt->not_before + settings->timeout;
 	if (attempt->not_before >= (limited ? attempt->give_up : attempt->deadline))
 		return false;
 
 	/* The other calls would be refused as well until then. */
 	if (limited)
-		clerk_pace_pause(run->settings, attempt->not_before);
+		clerk_pace_pause(settings, attempt->not_before);
 	return true;
 }
 
 /*
- * Hand the call back.
+ * A call is finished: read its answer, and retry or hand the call back.
  */
 static void
-end_attempt(Run *run, Attempt *attempt)
+finish_attempt(Run *run, Attempt *attempt)
 {
-	run->exhausted = false;
-	MemoryContextSwitchTo(run->caller);
-	run->dispatch->done(attempt->call, run->dispatch->arg);
-	MemoryContextSwitchTo(run->context);
-	MemoryContextDelete(attempt->context);
-	pfree(attempt);
-}
-
-/*
- * A request is finished: read its answer, and retry or hand the call back.
- */
-static void
-finish_attempt(Run *run, ClerkHttpRequest *request)
-{
-	Attempt    *attempt = request->caller;
-
 	MemoryContextSwitchTo(attempt->context);
-	clerk_api_read(run->settings, attempt->call, request);
-	clerk_http_release(request);
-	attempt->request = NULL;
-	dlist_delete(&attempt->node);
-
+	clerk_call_read(attempt->call);
+	MemoryContextSwitchTo(run->context);
 	if (retry(run, attempt))
 	{
 		run->busy++;
+		dlist_delete(&attempt->node);
 		dlist_push_tail(&run->waiting, &attempt->node);
-		MemoryContextSwitchTo(run->context);
-		return;
 	}
-	end_attempt(run, attempt);
+	else
+		end_attempt(run, attempt);
 }
 
 /*
@@ -319,8 +296,7 @@ has_room(const Run *run)
 
 /*
  * When can the first of the waiting attempts go?  -1 if none waits, or if an
- * answer has to free a place before.  Never a time that has passed, if nothing
- * can be sent then: nobody would look for answers any more.
+ * answer has to free a place before.
  */
 static int64
 next_wake(const Run *run)
@@ -335,12 +311,12 @@ next_wake(const Run *run)
 
 	dlist_foreach(iter, (dlist_head *) &run->waiting)
 	{
-		int64		due = dlist_container(Attempt, node, iter.cur)->not_before;
+		int64		time = due(dlist_container(Attempt, node, iter.cur));
 
-		if (first < 0 || due < first)
-			first = due;
+		if (first < 0 || time < first)
+			first = time;
 	}
-	return first < 0 ? -1 : Max(first, clerk_pace_next(run->settings));
+	return first;
 }
 
 /*
@@ -357,7 +333,7 @@ creations_context(void *arg)
 	{
 		Attempt    *attempt = dlist_container(Attempt, node, iter.cur);
 
-		if (attempt->request != NULL && attempt->request->started &&
+		if (attempt->call->request != NULL && attempt->call->request->started &&
 			clerk_api_creates(attempt->call->endpoint))
 			creations++;
 	}
@@ -367,28 +343,6 @@ creations_context(void *arg)
 		errcontext("creation of %d enterprise connections, which had been sent: they may exist at Clerk", creations);
 }
 
-/*
- * Clerk may have asked this process to wait for longer than a call may take.
- */
-static bool
-is_held_back(Run *run, Attempt *attempt)
-{
-	int64		wait = find_pace(run->settings)->paused_until - clerk_http_now();
-
-	if (attempt->give_up != 0 || wait <= run->settings->timeout)
-		return false;
-	MemoryContextSwitchTo(attempt->context);
-	clerk_api_held_back(run->settings, attempt->call, wait);
-	dlist_delete(&attempt->node);
-	run->busy--;
-	end_attempt(run, attempt);
-	return true;
-}
-
-/*
- * Fill the free places.  The call first, then its pace: when all is done,
- * nothing waits for a pace that nobody needs.
- */
 static void
 fill_places(Run *run)
 {
@@ -396,13 +350,7 @@ fill_places(Run *run)
 
 	while (clerk_http_pending(run->set) < run->dispatch->concurrency && has_room(run) &&
 		   (attempt = next_attempt(run)) != NULL)
-	{
-		if (is_held_back(run, attempt))
-			continue;
-		if (clerk_http_now() < clerk_pace_next(run->settings))
-			return;
 		send_attempt(run, attempt);
-	}
 }
 
 static void
@@ -410,37 +358,32 @@ run_calls(Run *run)
 {
 	for (;;)
 	{
-		ClerkHttpRequest *request;
+		ClerkCall  *call;
 		int64		wake;
 
 		fill_places(run);
 		wake = next_wake(run);
-		if (clerk_http_pending(run->set) > 0)
+		if (wake < 0 && clerk_http_pending(run->set) == 0)
+			return;
+		call = clerk_call_next(run->set, wake, NULL);
+		if (call != NULL)
 		{
-			if ((request = clerk_http_next(run->set, wake)) != NULL)
-			{
-				/* The next one goes out before this answer is read. */
-				run->busy--;
-				fill_places(run);
-				clerk_http_push();
-				finish_attempt(run, request);
-			}
+			/* The next one goes out before this answer is read. */
+			run->busy--;
+			fill_places(run);
+			clerk_http_push();
+			finish_attempt(run, call->attempt);
 		}
-		else if (wake >= 0)
-			clerk_http_pause(wake);
-		else
-			break;
 	}
 }
 
 void
-clerk_dispatch(const ClerkSettings *settings, const ClerkDispatch *dispatch)
+clerk_dispatch(const ClerkDispatch *dispatch)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk dispatch",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Run			run = {
-		.settings = settings,
 		.dispatch = dispatch,
 		.context = context,
 		.caller = old,
@@ -467,87 +410,24 @@ clerk_dispatch(const ClerkSettings *settings, const ClerkDispatch *dispatch)
  *-------------------------------------------------------------------------
  */
 
-typedef struct One
-{
-	ClerkCall  *call;
-	bool		taken;
-} One;
-
 static ClerkCall *
-one_next(void *arg)
+take_call(void *arg)
 {
-	One		   *one = arg;
+	ClerkCall **next = arg;
+	ClerkCall  *call = *next;
 
-	if (one->taken)
-		return NULL;
-	one->taken = true;
-	return one->call;
-}
-
-static char *
-copy_string(const char *string)
-{
-	return string ? pstrdup(string) : NULL;
-}
-
-static ClerkPage *
-copy_page(const ClerkPage *page)
-{
-	ClerkPage  *copy;
-	ListCell   *lc;
-
-	if (page == NULL)
-		return NULL;
-	copy = palloc(sizeof(*copy));
-	*copy = *page;
-	copy->elements = palloc(sizeof(Jsonb *) * Max(page->count, 1));
-	for (int i = 0; i < page->count; i++)
-		copy->elements[i] = clerk_jsonb_copy(page->elements[i]);
-	copy->left_out = NIL;
-	foreach(lc, page->left_out)
-	{
-		ClerkLeftOut *left_out = palloc(sizeof(*left_out));
-
-		*left_out = *(ClerkLeftOut *) lfirst(lc);
-		left_out->id = copy_string(left_out->id);
-		left_out->fault = copy_string(left_out->fault);
-		copy->left_out = lappend(copy->left_out, left_out);
-	}
-	return copy;
-}
-
-static void
-one_done(ClerkCall *call, void *arg)
-{
-	call->result = clerk_jsonb_copy(call->result);
-	call->page = copy_page(call->page);
-	if (call->report != NULL)
-	{
-		ClerkReport *copy = palloc(sizeof(*copy));
-
-		*copy = *call->report;
-		copy->message = copy_string(copy->message);
-		copy->detail = copy_string(copy->detail);
-		copy->hint = copy_string(copy->hint);
-		copy->code = copy_string(copy->code);
-		copy->param_name = copy_string(copy->param_name);
-		copy->trace_id = copy_string(copy->trace_id);
-		copy->connection_id = copy_string(copy->connection_id);
-		copy->errors = clerk_jsonb_copy(copy->errors);
-		call->report = copy;
-	}
+	*next = NULL;
+	return call;
 }
 
 void
-clerk_dispatch_one(const ClerkSettings *settings, ClerkCall *call)
+clerk_dispatch_one(ClerkCall *call)
 {
-	One			one = {.call = call};
 	ClerkDispatch dispatch = {
-		.next = one_next,
-		.done = one_done,
-		.arg = &one,
+		.next = take_call,
+		.arg = &call,
 		.concurrency = 1,
 	};
 
-	clerk_dispatch(settings, &dispatch);
+	clerk_dispatch(&dispatch);
 }

@@ -5,8 +5,8 @@
  *
  * One multi handle for the process, the pool, keeps the connections.  libcurl
  * tells it which sockets to watch and when its next timer is due; the wait
- * itself is a WaitEventSet, together with the latch and the postmaster's
- * death.
+ * itself is a WaitEventSet, together with the latch, which is the caller's to
+ * reset, and the postmaster's death.
  *
  * Nothing throws inside a callback of libcurl: callbacks note what happened
  * in the transfer and return.  What libcurl holds is released by a memory
@@ -64,6 +64,9 @@
 
 /* Easy handles kept for the next request. */
 #define SPARE_HANDLES 4
+
+/* The latch is the first event of a wait set. */
+#define LATCH_EVENT 0
 
 /* Streams on one HTTP/2 connection; libcurl's default of 100 opens more connections. */
 #define MAX_STREAMS 500
@@ -153,7 +156,6 @@ typedef struct Pool
 	dlist_head	sets;			/* that have not ended */
 	int			nsets;
 	int			pending;		/* transfers of all sets that are not finished */
-	bool		woken;			/* the latch was set */
 	int			connecting;		/* transfers that may need a new connection */
 } Pool;
 
@@ -624,44 +626,66 @@ pool_make_waits(void)
 }
 
 /*
- * Wait for something to happen, at the latest at until, and let libcurl act
- * on it.
+ * Let libcurl act on what has happened to its sockets.  Returns whether the
+ * latch was among it, which is left as it is.
  */
-static void
+static bool
+pool_act_on_events(const WaitEvent *events, int nevents)
+{
+	bool		latch_set = false;
+
+	for (int i = 0; i < nevents; i++)
+	{
+		if (events[i].events & WL_LATCH_SET)
+			latch_set = true;
+		else
+			pool_act(events[i].fd,
+					 ((events[i].events & WL_SOCKET_READABLE) ? CURL_CSELECT_IN : 0) |
+					 ((events[i].events & WL_SOCKET_WRITEABLE) ? CURL_CSELECT_OUT : 0));
+	}
+	return latch_set;
+}
+
+/*
+ * Wait for something to happen, at the latest at until, and let libcurl act
+ * on it.  Returns whether the latch is set.
+ */
+static bool
 pool_wait(int64 until)
 {
 	WaitEvent	events[32];
 	int64		now = clerk_http_now();
 	int64		wake = pool.timer >= 0 && (until < 0 || pool.timer < until) ? pool.timer : until;
 	int			nevents;
+	bool		latch_set;
 
 	/* A new request starts here: there is nothing to wait for yet. */
 	if (pool.timer >= 0 && pool.timer <= now)
 	{
 		pool_act_on_timer();
-		return;
+		return false;
 	}
 	if (!waits_are_right())
 		pool_make_waits();
 	nevents = WaitEventSetWait(pool.waits,
 							   wake < 0 ? -1L : (long) Min(Max(wake - now, 0), INT_MAX),
 							   events, lengthof(events), clerk_wait_event());
+	latch_set = pool_act_on_events(events, nevents);
 
-	for (int i = 0; i < nevents; i++)
+	/*
+	 * Up to PostgreSQL 15, a latch that is set hides the sockets.  One that is
+	 * set again and again must not keep answers from being seen.
+	 */
+	if (latch_set && nevents == 1 && pool.nwaited > 0)
 	{
-		if (events[i].events & WL_LATCH_SET)
-		{
-			ResetLatch(MyLatch);
-			pool.woken = true;
-			CHECK_FOR_INTERRUPTS();
-		}
-		else
-			pool_act(events[i].fd,
-					 ((events[i].events & WL_SOCKET_READABLE) ? CURL_CSELECT_IN : 0) |
-					 ((events[i].events & WL_SOCKET_WRITEABLE) ? CURL_CSELECT_OUT : 0));
+		ModifyWaitEvent(pool.waits, LATCH_EVENT, WL_LATCH_SET, NULL);
+		nevents = WaitEventSetWait(pool.waits, 0, events, lengthof(events), clerk_wait_event());
+		ModifyWaitEvent(pool.waits, LATCH_EVENT, WL_LATCH_SET, MyLatch);
+		(void) pool_act_on_events(events, nevents);
 	}
 	if (pool.timer >= 0 && pool.timer <= clerk_http_now())
 		pool_act_on_timer();
+	return latch_set;
 }
 
 /*
@@ -779,8 +803,13 @@ set_headers(ClerkHttpTransfer *transfer)
 static long
 http_version(void)
 {
-	return (curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTP2) ?
-		CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1;
+	static long version = 0;
+
+	/* libcurl puts its answer together at each call. */
+	if (version == 0)
+		version = (curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTP2) ?
+			CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1;
+	return version;
 }
 
 static void
@@ -1091,43 +1120,23 @@ take_finished(ClerkHttpSet *set)
 }
 
 ClerkHttpRequest *
-clerk_http_next(ClerkHttpSet *set, int64 until)
+clerk_http_next(ClerkHttpSet *set, int64 until, bool *latch_set)
 {
+	*latch_set = false;
 	for (;;)
 	{
 		ClerkHttpRequest *request;
+		bool		latch;
 
 		CHECK_FOR_INTERRUPTS();
 		if ((request = take_finished(set)) != NULL)
 			return request;
-		if (dlist_is_empty(&set->running) ||
-			(until >= 0 && clerk_http_now() >= until))
-			return NULL;
-		pool_wait(until);
-		pool_collect();
-	}
-}
-
-ClerkHttpRequest *
-clerk_http_next_or_latch(ClerkHttpSet *set, int64 until)
-{
-	for (;;)
-	{
-		ClerkHttpRequest *request;
-
-		CHECK_FOR_INTERRUPTS();
-		if ((request = take_finished(set)) != NULL)
-			return request;
-
-		/*
-		 * Poll at least once even if "until" has passed, or a caller that is
-		 * always late would never see an answer.
-		 */
-		pool_wait(until);
+		latch = pool_wait(until);
 		pool_collect();
 		if ((request = take_finished(set)) != NULL)
 			return request;
-		if (pool.woken || (until >= 0 && clerk_http_now() >= until))
+		*latch_set = latch;
+		if (latch || (until >= 0 && clerk_http_now() >= until))
 			return NULL;
 	}
 }
@@ -1144,15 +1153,6 @@ clerk_http_push(void)
 		pool_act_on_timer();
 		pool_collect();
 	}
-}
-
-bool
-clerk_http_was_woken(void)
-{
-	bool		woken = pool.woken;
-
-	pool.woken = false;
-	return woken;
 }
 
 int
@@ -1207,19 +1207,5 @@ clerk_http_abandon(int nest_level)
 
 		if (set->nest_level >= nest_level)
 			set_cleanup(set);
-	}
-}
-
-void
-clerk_http_pause(int64 until)
-{
-	int64		now;
-
-	while ((now = clerk_http_now()) < until)
-	{
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) Min(until - now, INT_MAX), clerk_wait_event());
-		ResetLatch(MyLatch);
 	}
 }

@@ -96,17 +96,13 @@ extern void clerk_http_push(void);
 extern int	clerk_http_room(void);
 
 /*
- * Wait until a request of the set is finished and return it; NULL if none is
- * under way, or when clerk_http_now() has reached until (-1: no limit).
+ * Wait until a request of the set is finished and return it; NULL when
+ * clerk_http_now() has reached until (-1: no limit), or, with *latch_set, when
+ * the process's latch is set, which the caller has to reset.  Looks for answers
+ * at least once, even if until has passed or the latch is set already, and
+ * waits on none too.
  */
-extern ClerkHttpRequest *clerk_http_next(ClerkHttpSet *set, int64 until);
-
-/*
- * The same for a worker: NULL also when its latch was set, which
- * clerk_http_was_woken() says then, once; waits on none too.
- */
-extern ClerkHttpRequest *clerk_http_next_or_latch(ClerkHttpSet *set, int64 until);
-extern bool clerk_http_was_woken(void);
+extern ClerkHttpRequest *clerk_http_next(ClerkHttpSet *set, int64 until, bool *latch_set);
 
 /* The number of requests that are under way or not yet returned. */
 extern int	clerk_http_pending(const ClerkHttpSet *set);
@@ -131,8 +127,5 @@ extern void clerk_http_abandon(int nest_level);
 
 /* Milliseconds on a clock that is never set. */
 extern int64 clerk_http_now(void);
-
-/* Wait until then, interruptibly. */
-extern void clerk_http_pause(int64 until);
 
 #endif							/* CLERK_HTTP_H */

@@ -27,6 +27,8 @@
 /* utils/builtins.h has it too, and a function that is called json_object. */
 extern Datum numeric_out(PG_FUNCTION_ARGS);
 
+PG_FUNCTION_INFO_V1(enterprise_connection_merge);
+
 /* An integer with fewer digits fits into 64 bits. */
 #define INT64_SAFE_DIGITS 18
 
@@ -168,6 +170,13 @@ fault_of(int sqlerrcode, const char *text)
 
 /* Parsing */
 
+/* What is to be known of a text before anything is made of it. */
+typedef struct ClerkJsonScan
+{
+	bool		long_integers;	/* are there numbers that do not fit into 64 bits? */
+	int			values;			/* about so many, if it is JSON */
+} ClerkJsonScan;
+
 /* Parts that are cut out of a text, and what is left of it. */
 typedef struct ClerkJsonCuts
 {
@@ -216,21 +225,30 @@ cut_until(ClerkJsonCuts *cuts, const char *p)
 	cuts->taken = p;
 }
 
+/* The end of a string whose first byte is at p, or of the text. */
+static const char *
+skip_string(const char *p, const char *end)
+{
+	for (; p < end && *p != '"'; p++)
+		if (*p == '\\' && p + 1 < end)
+			p++;
+	return p;
+}
+
 /*
- * Look for what must not reach a parser that recurses or stops at a NUL.
- * *long_integers: are there numbers that do not fit into 64 bits?  cuts, if it
- * is not NULL, gets the parts: if the text is not JSON, neither is one of
+ * Look for what must not reach a parser that recurses or stops at a NUL.  cuts,
+ * if it is not NULL, gets the parts: if the text is not JSON, neither is one of
  * them, or the rest.
  */
 static const char *
-find_text_fault(const char *text, size_t len, bool *long_integers, ClerkJsonCuts *cuts)
+find_text_fault(const char *text, size_t len, ClerkJsonScan *scan, ClerkJsonCuts *cuts)
 {
 	const char *end = text + len;
-	bool		in_string = false;
 	int			depth = 0;
 	int			digits = 0;
 
-	*long_integers = false;
+	scan->long_integers = false;
+	scan->values = 0;
 	if (len >= MaxAllocSize)
 		return too_large;
 	if (memchr(text, '\0', len))
@@ -240,40 +258,56 @@ find_text_fault(const char *text, size_t len, bool *long_integers, ClerkJsonCuts
 
 	for (const char *p = text; p < end; p++)
 	{
-		if (in_string)
-		{
-			if (*p == '\\' && p + 1 < end)
-				p++;
-			else if (*p == '"')
-				in_string = false;
-			continue;
-		}
 		if (*p >= '0' && *p <= '9')
 		{
 			if (++digits > INT64_SAFE_DIGITS)
-				*long_integers = true;
+				scan->long_integers = true;
 			continue;
 		}
 		digits = 0;
-		if (*p == '"')
-			in_string = true;
-		else if (*p == '{' || *p == '[')
+		switch (*p)
 		{
-			if (++depth > CLERK_JSON_MAX_DEPTH)
-				return too_deep;
-			if (cuts != NULL && depth == CUT_DEPTH)
-				keep_until(cuts, p);
-		}
-		else if (*p == '}' || *p == ']')
-		{
-			if (cuts != NULL && depth == CUT_DEPTH)
-				cut_until(cuts, p + 1);
-			depth--;
+			case '"':
+				p = skip_string(p + 1, end);
+				break;
+			case ',':
+				scan->values++;
+				break;
+			case '{':
+			case '[':
+				scan->values++;
+				if (++depth > CLERK_JSON_MAX_DEPTH)
+					return too_deep;
+				if (cuts != NULL && depth == CUT_DEPTH)
+					keep_until(cuts, p);
+				break;
+			case '}':
+			case ']':
+				if (cuts != NULL && depth == CUT_DEPTH)
+					cut_until(cuts, p + 1);
+				depth--;
+				break;
+			default:
+				break;
 		}
 	}
 	if (cuts != NULL)
 		keep_until(cuts, end);
 	return NULL;
+}
+
+/*
+ * The same for an answer of Clerk's.
+ */
+static const char *
+find_answer_fault(const char *text, size_t len, ClerkJsonCuts *cuts)
+{
+	ClerkJsonScan scan;
+	const char *fault = find_text_fault(text, len, &scan, cuts);
+
+	if (fault == NULL && scan.values >= CLERK_JSON_MANY_VALUES)
+		fault = "has more than " CppAsString2(CLERK_JSON_MANY_VALUES) " values";
+	return fault;
 }
 
 /* Build the tree of a text that is known to be JSON. */
@@ -308,15 +342,15 @@ parse_valid(const char *text, size_t len)
 ClerkJson *
 clerk_json_parse(const char *text, size_t len, const char **fault)
 {
-	bool		long_integers;
+	ClerkJsonScan scan;
 
-	*fault = find_text_fault(text, len, &long_integers, NULL);
+	*fault = find_text_fault(text, len, &scan, NULL);
 	if (*fault == NULL && !clerk_compat_json_is_valid(unconstify(char *, text), len))
 		*fault = not_json;
 	if (*fault)
 		return NULL;
 
-	if (long_integers)
+	if (scan.long_integers)
 	{
 		/* json-c would clamp them; the way over jsonb keeps their digits. */
 		const char *ignored;
@@ -388,30 +422,9 @@ clerk_jsonb_copy(const Jsonb *jsonb)
 }
 
 bool
-clerk_json_has_many_values(const char *text, size_t len)
-{
-	const char *end = text + len;
-	bool		in_string = false;
-	int			values = 0;
-
-	for (const char *p = text; p < end; p++)
-	{
-		if (*p == '"')
-			in_string = !in_string;
-		else if (in_string)
-			p += *p == '\\';
-		else
-			values += *p == ',' || *p == '{' || *p == '[';
-	}
-	return values >= CLERK_JSON_MANY_VALUES;
-}
-
-bool
 clerk_json_is_sound(const char *text, size_t len)
 {
-	bool		long_integers;
-
-	return find_text_fault(text, len, &long_integers, NULL) == NULL &&
+	return find_answer_fault(text, len, NULL) == NULL &&
 		clerk_compat_json_is_valid(unconstify(char *, text), len);
 }
 
@@ -425,12 +438,29 @@ is_one_of(const JsonbValue *name, const char *const *names)
 	return false;
 }
 
+/*
+ * Names lie in a jsonb as they are written, so most that have none of them are
+ * told by a look at their bytes.
+ */
+static bool
+may_have_member(const Jsonb *jsonb, const char *const *names)
+{
+	for (; *names != NULL; names++)
+		if (memmem(jsonb, VARSIZE(jsonb), *names, strlen(*names)) != NULL)
+			return true;
+	return false;
+}
+
 static bool
 has_member(Jsonb *jsonb, const char *const *names)
 {
-	JsonbIterator *iterator = JsonbIteratorInit(&jsonb->root);
+	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue	value;
+
+	if (!may_have_member(jsonb, names))
+		return false;
+	iterator = JsonbIteratorInit(&jsonb->root);
 
 	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
 		if (token == WJB_KEY && is_one_of(&value, names))
@@ -530,14 +560,12 @@ checked_text_to_jsonb(const char *text, size_t len, MemoryContext work, const ch
 	return *fault ? NULL : clerk_jsonb_copy(conversion.jsonb);
 }
 
-Jsonb *
-clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault)
+static Jsonb *
+scanned_text_to_jsonb(const char *text, size_t len, const char **fault)
 {
 	MemoryContext work;
 	Jsonb	   *result;
-	bool		long_integers;
 
-	*fault = find_text_fault(text, len, &long_integers, NULL);
 	if (*fault)
 		return NULL;
 	work = AllocSetContextCreate(CurrentMemoryContext, "clerk jsonb", ALLOCSET_DEFAULT_SIZES);
@@ -547,15 +575,30 @@ clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault)
 }
 
 Jsonb *
-clerk_json_text_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault)
+clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault)
+{
+	ClerkJsonScan scan;
+
+	*fault = find_text_fault(text, len, &scan, NULL);
+	return scanned_text_to_jsonb(text, len, fault);
+}
+
+Jsonb *
+clerk_json_answer_to_jsonb(const char *text, size_t len, const char **fault)
+{
+	*fault = find_answer_fault(text, len, NULL);
+	return scanned_text_to_jsonb(text, len, fault);
+}
+
+Jsonb *
+clerk_json_answer_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault)
 {
 	ClerkJsonCuts cuts;
 	MemoryContext work;
 	Jsonb	   *result;
-	bool		long_integers;
 
 	begin_cuts(&cuts, text);
-	*fault = find_text_fault(text, len, &long_integers, &cuts);
+	*fault = find_answer_fault(text, len, &cuts);
 	if (*fault)
 		return NULL;
 
@@ -749,6 +792,145 @@ clerk_json_to_jsonb(ClerkJson *json)
 	return jsonb;
 }
 
+/* Merging */
+
+/* A container's members in order, their values still packed. */
+typedef struct ClerkJsonMembers
+{
+	JsonbPair  *pairs;
+	int			count;
+} ClerkJsonMembers;
+
+static bool
+is_object(const JsonbValue *value)
+{
+	return value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
+}
+
+static ClerkJsonMembers
+members_of(JsonbContainer *object)
+{
+	ClerkJsonMembers members = {.pairs = palloc(sizeof(JsonbPair) * Max(JsonContainerSize(object), 1))};
+	JsonbIterator *iterator = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			members.pairs[members.count].key = value;
+		else if (token == WJB_VALUE)
+			members.pairs[members.count++].value = value;
+	}
+	return members;
+}
+
+/* Turn a packed container into what JsonbValueToJsonb() packs again. */
+static void
+unpack(JsonbValue *value)
+{
+	JsonbContainer *container;
+
+	if (value->type != jbvBinary)
+		return;
+	check_stack_depth();
+	container = value->val.binary.data;
+	if (JsonContainerIsObject(container))
+	{
+		ClerkJsonMembers members = members_of(container);
+
+		value->type = jbvObject;
+		value->val.object.nPairs = members.count;
+		value->val.object.pairs = members.pairs;
+		for (int i = 0; i < members.count; i++)
+			unpack(&members.pairs[i].value);
+	}
+	else
+	{
+		JsonbIterator *iterator = JsonbIteratorInit(container);
+		JsonbValue *elements = palloc(sizeof(JsonbValue) * Max(JsonContainerSize(container), 1));
+		JsonbIteratorToken token;
+		JsonbValue	element;
+		int			count = 0;
+
+		while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+			if (token == WJB_ELEM)
+				elements[count++] = element;
+		value->type = jbvArray;
+		value->val.array.nElems = count;
+		value->val.array.elems = elements;
+		value->val.array.rawScalar = false;
+		for (int i = 0; i < count; i++)
+			unpack(&elements[i]);
+	}
+}
+
+/* The order in which an object has its members: that of PostgreSQL's jsonb. */
+static int
+compare_keys(const JsonbValue *a, const JsonbValue *b)
+{
+	if (a->val.string.len != b->val.string.len)
+		return a->val.string.len < b->val.string.len ? -1 : 1;
+	return memcmp(a->val.string.val, b->val.string.val, a->val.string.len);
+}
+
+/*
+ * Both have their members in the same order, so one walk along both of them
+ * gives the result in that order, too.
+ */
+static void
+merge_objects(JsonbContainer *older, JsonbContainer *newer, JsonbValue *result)
+{
+	ClerkJsonMembers a = members_of(older);
+	ClerkJsonMembers b = members_of(newer);
+	size_t		most = (size_t) a.count + b.count;
+	JsonbPair  *pairs;
+	int			count = 0;
+
+	check_stack_depth();
+	if (most > MaxAllocSize / sizeof(JsonbPair))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the merged JSON object has too many members")));
+	pairs = palloc(sizeof(JsonbPair) * Max(most, 1));
+	for (int i = 0, j = 0; i < a.count || j < b.count;)
+	{
+		int			order = i == a.count ? 1 : j == b.count ? -1 : compare_keys(&a.pairs[i].key, &b.pairs[j].key);
+		JsonbPair  *pair = &pairs[count++];
+
+		*pair = order < 0 ? a.pairs[i] : b.pairs[j];
+		if (order == 0 && is_object(&a.pairs[i].value) && is_object(&b.pairs[j].value))
+			merge_objects(a.pairs[i].value.val.binary.data, b.pairs[j].value.val.binary.data, &pair->value);
+		else
+			unpack(&pair->value);
+		i += order <= 0;
+		j += order >= 0;
+	}
+	result->type = jbvObject;
+	result->val.object.nPairs = count;
+	result->val.object.pairs = pairs;
+}
+
+Jsonb *
+clerk_jsonb_merge(Jsonb *older, Jsonb *newer)
+{
+	JsonbValue	merged;
+
+	if (!JB_ROOT_IS_OBJECT(older) || !JB_ROOT_IS_OBJECT(newer))
+		return newer;
+	merge_objects(&older->root, &newer->root, &merged);
+	return JsonbValueToJsonb(&merged);
+}
+
+/*
+ * enterprise_connection_merge(older jsonb, newer jsonb)
+ */
+Datum
+enterprise_connection_merge(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_JSONB_P(clerk_jsonb_merge(PG_GETARG_JSONB_P(0), PG_GETARG_JSONB_P(1)));
+}
+
 /* Writing */
 
 static void
@@ -762,11 +944,13 @@ write_string(StringInfo out, const char *string, size_t len)
 	for (const char *p = string; p < end; p++)
 	{
 		unsigned char c = (unsigned char) *p;
-		char		escape[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+		char		escape[6] = {'\\', 'u', '0', '0'};
 		int			escape_len = 2;
 
 		if (likely(c >= ' ' && c != '"' && c != '\\'))
 			continue;
+		escape[4] = hex[c >> 4];
+		escape[5] = hex[c & 15];
 		if (c == '"' || c == '\\')
 			escape[1] = c;
 		else if (c == '\n')

@@ -60,19 +60,19 @@ extern ClerkJson *clerk_json_parse(const char *text, size_t len, const char **fa
 extern char *clerk_json_salvage(const char *text, size_t len, const char *name);
 
 /*
- * Has a text so many values that it should not become jsonb?  Within 8 MB there
- * can be millions, for which PostgreSQL takes seconds and hundreds of MB.  A
- * full page of connections has a tenth of this.
- */
-#define CLERK_JSON_MANY_VALUES 500000
-extern bool clerk_json_has_many_values(const char *text, size_t len);
-
-/*
  * The jsonb value of a JSON text, with every digit of its numbers kept.
  * Returns NULL with *fault set if jsonb cannot hold it (a NUL character, a
  * number out of range, a character that the database's encoding lacks).
  */
 extern Jsonb *clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault);
+
+/*
+ * The same of an answer, which must not have so many values: within 8 MB there
+ * can be millions, for which PostgreSQL takes seconds and hundreds of MB.  A
+ * full page of connections has a tenth of this.
+ */
+#define CLERK_JSON_MANY_VALUES 500000
+extern Jsonb *clerk_json_answer_to_jsonb(const char *text, size_t len, const char **fault);
 
 /*
  * The same in pieces, for a listing, whose elements are many and wanted one by
@@ -88,10 +88,10 @@ typedef struct ClerkJsonPart
 	size_t		len;
 } ClerkJsonPart;
 
-extern Jsonb *clerk_json_text_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault);
+extern Jsonb *clerk_json_answer_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault);
 
 /*
- * Is it well-formed JSON within our limits, whether or not jsonb can hold it in
+ * Is an answer well-formed JSON within our limits, whether or not jsonb can hold it in
  * this database?
  */
 extern bool clerk_json_is_sound(const char *text, size_t len);
@@ -104,6 +104,14 @@ extern Jsonb *clerk_jsonb_copy(const Jsonb *jsonb);
  * depth; the value itself if it has none.
  */
 extern Jsonb *clerk_jsonb_without(Jsonb *jsonb, const char *const *names);
+
+/*
+ * What an older document and a newer one say together: of two objects, each
+ * member that only one has, and the members that both have merged in turn, at
+ * any depth; of anything else (an array, a scalar, null) the newer one alone.
+ * It may be newer itself.  Works in the current memory context.
+ */
+extern Jsonb *clerk_jsonb_merge(Jsonb *older, Jsonb *newer);
 
 /* A string member of a jsonb object, palloc'd; NULL if there is none. */
 extern char *clerk_jsonb_string(Jsonb *object, const char *name);

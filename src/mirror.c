@@ -133,6 +133,7 @@ page_next(void *arg)
 	page = palloc0(sizeof(*page));
 	page->offset = mirror->next_offset;
 	page->limit = mirror->page_size;
+	page->call.settings = mirror->settings;
 	page->call.endpoint = CLERK_LIST;
 	page->call.query = clerk_page_query(NULL, page->offset, page->limit);
 	page->call.caller = page;
@@ -292,6 +293,7 @@ unseen_next(void *arg)
 	if (!clerk_tuplesort_next(mirror->unseen, &id))
 		return NULL;
 	call = palloc0(sizeof(*call));
+	call->settings = mirror->settings;
 	call->endpoint = CLERK_GET;
 	call->id = TextDatumGetCString(id);
 	pfree(DatumGetPointer(id));
@@ -369,7 +371,7 @@ run_mirror(Mirror *mirror, bool force)
 		.concurrency = mirror->settings->max_concurrency,
 	};
 
-	clerk_dispatch(mirror->settings, &pages);
+	clerk_dispatch(&pages);
 
 	/* What is in a table that was empty has just come from Clerk. */
 	if (mirror->before == NULL)
@@ -383,7 +385,7 @@ run_mirror(Mirror *mirror, bool force)
 	if (mirror->unseen_rows > 0)
 	{
 		report_progress(mirror, "rows to be checked one by one", mirror->unseen_rows, mirror->rows);
-		clerk_dispatch(mirror->settings, &rows);
+		clerk_dispatch(&rows);
 	}
 }
 

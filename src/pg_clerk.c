@@ -9,7 +9,7 @@
 
 #include "compat.h"
 #include "default_server.h"
-#include "deliver.h"
+#include "outbox/deliver.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "rollback.h"
@@ -83,8 +83,8 @@ define_worker_settings(void)
 
 	/*
 	 * pg_clerk.naptime - a worker is woken when something is to be done; it
-	 * looks all the same when so much time has passed, as COMMIT PREPARED, for
-	 * one, wakes nobody.
+	 * looks all the same when so much time has passed, as the end of a process
+	 * that delivers, for one, wakes nobody.
 	 */
 	DefineCustomIntVariable("pg_clerk.naptime",
 							"Time after which a worker looks for requests, although nothing has woken it.",

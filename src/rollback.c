@@ -17,8 +17,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "api.h"
-#include "http.h"
+#include "dispatch.h"
 #include "json.h"
 #include "rollback.h"
 #include "utils/memutils.h"
@@ -36,7 +35,7 @@ typedef struct Note
 	char	   *id;
 	const char *shown;			/* the id as a message shows it */
 	char	   *server_name;
-	ClerkHttpRequest *request;	/* the DELETE, if that is the action */
+	ClerkCall	call;			/* the DELETE, if that is the action */
 	bool		gone;			/* deleted at Clerk */
 } Note;
 
@@ -58,15 +57,14 @@ clerk_rollback_note(const ClerkSettings *settings, const char *id)
 	note->server_name = pstrdup(settings->server_name);
 	if (note->action == CLERK_ROLLBACK_DELETE)
 	{
-		ClerkCall	call = {.endpoint = CLERK_DELETE, .id = id};
-
-		/* All that it points to is copied here, but for these strings. */
-		note->request = clerk_api_request(settings, &call);
-		note->request->ca_file = settings->ca_file ? pstrdup(settings->ca_file) : NULL;
-		note->request->proxy = settings->proxy ? pstrdup(settings->proxy) : NULL;
-		note->request->proxy_user = settings->proxy_user ? pstrdup(settings->proxy_user) : NULL;
-		note->request->proxy_password = settings->proxy_password ? pstrdup(settings->proxy_password) : NULL;
-		note->request->caller = note;
+		note->call = (ClerkCall)
+		{
+			.settings = clerk_settings_copy(settings),
+				.endpoint = CLERK_DELETE,
+				.id = note->id,
+				.caller = note,
+		};
+		clerk_call_build(&note->call);
 	}
 	notes = lappend(notes, note);
 	MemoryContextSwitchTo(old);
@@ -100,7 +98,8 @@ clerk_rollback_forget(const char *server_name, const char *id)
 
 /*
  * Did Clerk say that it has deleted the connection, or that it knows none?
- * What somebody in between answers says nothing.
+ * What somebody in between answers says nothing.  To read it as a call's outcome
+ * may need a conversion of its encoding, which is not possible in an abort.
  */
 static bool
 says_gone(const ClerkHttpRequest *request)
@@ -127,9 +126,9 @@ send_deletions(List *rolled_back)
 	int64		until = clerk_http_now() + DELETE_TIME;
 	ClerkHttpSet *set = clerk_http_begin(DELETE_CONCURRENCY);
 	ListCell   *lc = list_head(rolled_back);
-	ClerkHttpRequest *request;
+	ClerkCall  *call;
 
-	for (;;)
+	do
 	{
 		for (; lc != NULL && clerk_http_pending(set) < DELETE_CONCURRENCY;
 			 lc = lnext(rolled_back, lc))
@@ -139,14 +138,15 @@ send_deletions(List *rolled_back)
 
 			if (note->action != CLERK_ROLLBACK_DELETE || note->gone || left <= 0)
 				continue;
-			note->request->timeout = (int) left;
-			clerk_http_send(set, note->request);
+			note->call.request->timeout = (int) left;
+			clerk_call_send(set, &note->call);
 		}
-		request = clerk_http_next(set, until);
-		if (request == NULL)
+		if (clerk_http_pending(set) == 0)
 			break;
-		((Note *) request->caller)->gone = says_gone(request);
-	}
+		call = clerk_call_next(set, until, NULL);
+		if (call != NULL)
+			((Note *) call->caller)->gone = says_gone(call->request);
+	} while (call != NULL);
 	clerk_http_end(set);
 }
 

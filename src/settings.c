@@ -619,6 +619,23 @@ cached_server(Oid serverid)
  *-------------------------------------------------------------------------
  */
 
+/*
+ * The foreign-data wrapper of a server, without the options that
+ * GetForeignServer() would read each time.
+ */
+static Oid
+wrapper_of(Oid serverid)
+{
+	HeapTuple	tuple = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
+	Oid			result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for foreign server %u", serverid);
+	result = ((Form_pg_foreign_server) GETSTRUCT(tuple))->srvfdw;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 Oid
 clerk_held_server(const char *name)
 {
@@ -631,7 +648,7 @@ clerk_held_server(const char *name)
 				 errmsg("server \"%s\" does not exist", name),
 				 errhint("Create it with CREATE SERVER %s FOREIGN DATA WRAPPER pg_clerk, or name another one "
 						 "in the argument \"server\" or in pg_clerk.server.", quoted)));
-	if (GetForeignServer(serverid)->fdwid != get_foreign_data_wrapper_oid(FDW_NAME, true))
+	if (wrapper_of(serverid) != get_foreign_data_wrapper_oid(FDW_NAME, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("server \"%s\" does not use the foreign-data wrapper \"%s\"", name, FDW_NAME),
@@ -796,8 +813,8 @@ copy_string(const char *string)
 	return string ? pstrdup(string) : NULL;
 }
 
-static ClerkSettings *
-copy_settings(const ClerkSettings *from)
+ClerkSettings *
+clerk_settings_copy(const ClerkSettings *from)
 {
 	ClerkSettings *to = palloc(sizeof(*to));
 	ListCell   *lc;
@@ -863,7 +880,7 @@ clerk_settings(const char *server_name, ClerkUse use)
 	ClerkSettings *settings;
 
 	entry = cached_server(usable_server(name));
-	settings = copy_settings(&entry->settings);
+	settings = clerk_settings_copy(&entry->settings);
 	if (use != CLERK_USE_READ)
 		clerk_check_tables();
 	if (use == CLERK_USE_ENQUEUE)
@@ -891,9 +908,9 @@ clerk_settings_limits(const char *server_name)
 	Oid			serverid = get_foreign_server_oid(server_name, true);
 
 	if (!OidIsValid(serverid) ||
-		GetForeignServer(serverid)->fdwid != get_foreign_data_wrapper_oid(FDW_NAME, true))
+		wrapper_of(serverid) != get_foreign_data_wrapper_oid(FDW_NAME, true))
 		return NULL;
-	return with_rate_limit(copy_settings(&cached_server(serverid)->settings), cached_server(serverid));
+	return with_rate_limit(clerk_settings_copy(&cached_server(serverid)->settings), cached_server(serverid));
 }
 
 bool
@@ -902,7 +919,7 @@ clerk_settings_origin(const char *server_name, ClerkOrigin *origin)
 	Oid			serverid = get_foreign_server_oid(server_name, true);
 
 	if (!OidIsValid(serverid) ||
-		GetForeignServer(serverid)->fdwid != get_foreign_data_wrapper_oid(FDW_NAME, true))
+		wrapper_of(serverid) != get_foreign_data_wrapper_oid(FDW_NAME, true))
 		return false;
 	*origin = cached_server(serverid)->settings.origin;
 	return true;

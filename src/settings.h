@@ -49,6 +49,9 @@ typedef enum ClerkUse
  */
 extern ClerkSettings *clerk_settings(const char *server_name, ClerkUse use);
 
+/* All of it, in the current memory context. */
+extern ClerkSettings *clerk_settings_copy(const ClerkSettings *from);
+
 /*
  * The oid of a pg_clerk server, which is held on to until the transaction ends
  * (locks.h).  Throws 42704 or 42809.

@@ -43,6 +43,7 @@ enum
 {
 	COLUMN_SERVER = 1,
 	COLUMN_ID = 2,
+	COLUMN_KEY = 3,
 	COLUMN_CONNECTION = 10,
 	COLUMN_UPDATED_AT = 12,
 	COLUMN_SYNCED_AT = 13
@@ -58,6 +59,7 @@ PG_FUNCTION_INFO_V1(track_enterprise_connection);
 #define ROW_OF_ANSWER " (server, id, key, organization_id, name, provider, domains, active," \
 	" sync_user_attributes, connection, created_at, updated_at, synced_at)"
 #define ON_KNOWN " ON CONFLICT (server, id) DO UPDATE SET" \
+	" key = coalesce(excluded.key, known.key)," \
 	" organization_id = coalesce(excluded.organization_id, known.organization_id)," \
 	" name = coalesce(excluded.name, known.name)," \
 	" provider = coalesce(excluded.provider, known.provider)," \
@@ -70,27 +72,42 @@ PG_FUNCTION_INFO_V1(track_enterprise_connection);
 	" synced_at = excluded.synced_at" \
 	" WHERE (known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at" \
 	" OR known.updated_at IS NULL OR excluded.updated_at IS NULL)"
-#define INSERTED "known.xmax OPERATOR(pg_catalog.=) 0"
+
+#define TRACK_VALUES "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER \
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
+#define TRACK_TYPES {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, \
+	BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 
 static ClerkStatement track_statement = {
-	.text = "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
-	ON_KNOWN " RETURNING " INSERTED,
+	.text = TRACK_VALUES ON_KNOWN,
 	.nargs = 12,
-	.args = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+	.args = TRACK_TYPES,
 };
 
-/* The name that a statement has for the rows of a page; no table's. */
-#define PAGE_ROWS "pg_clerk_page"
+/* Of a connection that has just been created: it is begun with much less. */
+static ClerkStatement track_new_statement = {
+	.text = TRACK_VALUES " ON CONFLICT (server, id) DO NOTHING",
+	.nargs = 12,
+	.args = TRACK_TYPES,
+};
 
+/* The name that a statement has for the rows that it is given; no table's. */
+#define GIVEN_ROWS "pg_clerk_rows"
+
+#define TRACK_GIVEN_ROWS "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER \
+	" SELECT p.server, p.id, p.key, p.organization_id, p.name, p.provider, p.domains, p.active," \
+	" p.sync_user_attributes, p.connection, p.created_at, p.updated_at, pg_catalog.clock_timestamp()" \
+	" FROM " GIVEN_ROWS " p" ON_KNOWN
+
+static ClerkStatement track_rows_statement = {
+	.text = TRACK_GIVEN_ROWS,
+};
+
+/* Says whether a row was inserted, and writes none that has nothing to learn. */
 static ClerkStatement track_page_statement = {
-	.text = "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER
-	" SELECT p.server, p.id, p.key, p.organization_id, p.name, p.provider, p.domains, p.active,"
-	" p.sync_user_attributes, p.connection, p.created_at, p.updated_at, pg_catalog.clock_timestamp()"
-	" FROM " PAGE_ROWS " p"
-	ON_KNOWN " AND known.connection OPERATOR(pg_catalog.<>)"
+	.text = TRACK_GIVEN_ROWS " AND known.connection OPERATOR(pg_catalog.<>)"
 	" pg_catalog.enterprise_connection_merge(known.connection, excluded.connection)"
-	" RETURNING " INSERTED ", known.id, known.key",
+	" RETURNING known.xmax OPERATOR(pg_catalog.=) 0, known.id, known.key",
 };
 
 static ClerkStatement set_key_statement = {
@@ -165,6 +182,32 @@ static ClerkStatement untrack_statement = {
 	.text = "DELETE FROM %1$s.enterprise_connections t" BY_ID,
 	.nargs = 2,
 	.args = {NAMEOID, TEXTOID},
+};
+
+static ClerkStatement untrack_all_statement = {
+	.text = "DELETE FROM %1$s.enterprise_connections t WHERE t.server OPERATOR(pg_catalog.=) $1"
+	" AND t.id OPERATOR(pg_catalog.=) ANY ($2)",
+	.nargs = 2,
+	.args = {NAMEOID, TEXTARRAYOID},
+};
+
+/*
+ * Is there a row that cannot be locked?  OFFSET 0 keeps the first look-up from
+ * becoming a join, or a hash of the whole table: CASE has each of them done
+ * for one row, in this order.
+ */
+#define LOCKED(column) \
+	"CASE WHEN EXISTS (SELECT FROM %1$s.enterprise_connections t" \
+	" WHERE t.server OPERATOR(pg_catalog.=) $1 AND t." column " OPERATOR(pg_catalog.=) w." column " OFFSET 0)" \
+	" THEN NOT EXISTS (SELECT FROM %1$s.enterprise_connections t" \
+	" WHERE t.server OPERATOR(pg_catalog.=) $1 AND t." column " OPERATOR(pg_catalog.=) w." column \
+	" FOR UPDATE SKIP LOCKED) ELSE false END"
+
+static ClerkStatement try_lock_all_statement = {
+	.text = "SELECT w.n FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY w(id, key, n)"
+	" WHERE " LOCKED("id") " OR " LOCKED("key"),
+	.nargs = 3,
+	.args = {NAMEOID, TEXTARRAYOID, TEXTARRAYOID},
 };
 
 static ClerkStatement mirror_remove_statement = {
@@ -288,9 +331,9 @@ add_texts(Columns *columns, Jsonb *connection, const char *name)
  * older than the row.
  */
 static void
-set_key(Datum server, Datum id, const char *key)
+set_key(Datum server, Datum id, Datum key)
 {
-	Datum		values[] = {server, id, CStringGetTextDatum(key)};
+	Datum		values[] = {server, id, key};
 
 	clerk_run(&set_key_statement, values, NULL, false);
 }
@@ -314,22 +357,35 @@ columns_of(Columns *columns, Jsonb *connection, NameData *server, const char *ke
 	Assert(columns->count == track_statement.nargs);
 }
 
-void
-clerk_track(Jsonb *connection, const char *server, const char *key)
+static void
+track(Jsonb *connection, const char *server, const char *key, bool created)
 {
 	Columns		columns;
 	NameData	name;
-	bool		isnull;
 
 	namestrcpy(&name, server);
 	connection = clerk_jsonb_without(connection, secret_members);
 	SPI_connect();
 	columns_of(&columns, connection, &name, key);
-	clerk_run(&track_statement, columns.values, columns.nulls, false);
-	if (key != NULL &&
-		(SPI_processed == 0 || !DatumGetBool(clerk_row_datum(0, 1, &isnull))))
-		set_key(columns.values[0], columns.values[1], key);
+	if (created)
+		clerk_run(&track_new_statement, columns.values, columns.nulls, false);
+	if (!created || SPI_processed == 0)
+		clerk_run(&track_statement, columns.values, columns.nulls, false);
+	if (key != NULL && SPI_processed == 0)
+		set_key(columns.values[0], columns.values[1], columns.values[2]);
 	SPI_finish();
+}
+
+void
+clerk_track(Jsonb *connection, const char *server, const char *key)
+{
+	track(connection, server, key, false);
+}
+
+void
+clerk_track_created(Jsonb *connection, const char *server, const char *key)
+{
+	track(connection, server, key, true);
 }
 
 bool
@@ -528,12 +584,221 @@ clerk_tracked_key(const char *server, const char *id)
 	return row ? row->key : NULL;
 }
 
+/*
+ * By the index, whatever a plan would make of a table that was empty.
+ */
+char *
+clerk_tracked_id(const char *server, const char *key)
+{
+	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	NameData	name;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		isnull;
+	char	   *id = NULL;
+
+	ScanKeyInit(&keys[0], COLUMN_KEY, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(key));
+	keys[0].sk_collation = DEFAULT_COLLATION_OID;
+	ScanKeyInit(&keys[1], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
+	scan = systable_beginscan(rel, clerk_catalog()->connections_by_key, true, snapshot, 2, keys);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		id = TextDatumGetCString(heap_getattr(tuple, COLUMN_ID, RelationGetDescr(rel), &isnull));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return id;
+}
+
 char *
 clerk_tracked_provider(const char *server, const char *id)
 {
 	ClerkTracked *row = tracked(server, id);
 
 	return row ? row->provider : NULL;
+}
+
+/*-------------------------------------------------------------------------
+ * Many rows of a server
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * An array of strings, those that are NULL as nulls.
+ */
+static Datum
+texts_datum(const char *const *strings, int count)
+{
+	Datum	   *texts = palloc(sizeof(Datum) * Max(count, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(count, 1));
+	int			dims[] = {count};
+	int			lower_bounds[] = {1};
+
+	for (int i = 0; i < count; i++)
+	{
+		nulls[i] = strings[i] == NULL;
+		texts[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(strings[i]);
+	}
+	return PointerGetDatum(construct_md_array(texts, nulls, 1, dims, lower_bounds,
+											  TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+void
+clerk_try_lock_tracked_all(const char *server, const char *const *ids, const char *const *keys, int count,
+						   bool *locked_by_other)
+{
+	NameData	name;
+	Datum		values[3];
+
+	memset(locked_by_other, false, sizeof(bool) * count);
+	SPI_connect();
+	values[0] = clerk_name_datum(&name, server);
+	values[1] = texts_datum(ids, count);
+	values[2] = texts_datum(keys, count);
+	clerk_run(&try_lock_all_statement, values, NULL, true);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+
+		locked_by_other[DatumGetInt64(clerk_row_datum(i, 1, &isnull)) - 1] = true;
+	}
+	SPI_finish();
+}
+
+void
+clerk_untrack_all(const char *server, const char *const *ids, int count)
+{
+	NameData	name;
+	Datum		values[2];
+
+	SPI_connect();
+	values[0] = clerk_name_datum(&name, server);
+	values[1] = texts_datum(ids, count);
+	clerk_run(&untrack_all_statement, values, NULL, false);
+	SPI_finish();
+}
+
+/*
+ * What a statement knows of the rows that it is given: the columns of an
+ * answer.
+ */
+static TupleDesc
+rows_descriptor(Relation rel)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(track_statement.nargs);
+
+	for (int i = 1; i <= desc->natts; i++)
+		TupleDescCopyEntry(desc, i, RelationGetDescr(rel), i);
+	return clerk_complete_descriptor(desc);
+}
+
+/*
+ * Run a statement with rows.  SPI must be connected, and has the result.
+ */
+static void
+run_with_rows(ClerkStatement *statement, Relation rel, Columns *const *rows, int count)
+{
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	EphemeralNamedRelationData given = {
+		.md = {
+			.name = GIVEN_ROWS,
+			.tupdesc = rows_descriptor(rel),
+			.enrtype = ENR_NAMED_TUPLESTORE,
+			.enrtuples = count,
+		},
+		.reldata = store,
+	};
+
+	for (int i = 0; i < count; i++)
+	{
+		bool		nulls[CLERK_STATEMENT_MAX_ARGS];
+
+		for (int column = 0; column < rows[i]->count; column++)
+			nulls[column] = rows[i]->nulls[column] == 'n';
+		tuplestore_putvalues(store, given.md.tupdesc, rows[i]->values, nulls);
+	}
+	if (SPI_register_relation(&given) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register \"%s\"", given.md.name);
+	clerk_run(statement, NULL, NULL, false);
+	SPI_unregister_relation(given.md.name);
+	tuplestore_end(store);
+}
+
+/*
+ * By id, so that all who write several rows write them in the same order, and
+ * those of one id in the order in which they were given.
+ */
+static int
+compare_rows(const void *left, const void *right)
+{
+	const ClerkTrackRow *a = *(const ClerkTrackRow *const *) left;
+	const ClerkTrackRow *b = *(const ClerkTrackRow *const *) right;
+	int			order = strcmp(a->id, b->id);
+
+	return order != 0 ? order : a < b ? -1 : a > b;
+}
+
+/*
+ * Track rows of different ids.
+ */
+static void
+track_rows(Relation rel, Columns *const *rows, int count)
+{
+	run_with_rows(&track_rows_statement, rel, rows, count);
+
+	/* One that is older than its row was not written, but sets the key. */
+	if (SPI_processed == (uint64) count)
+		return;
+	for (int i = 0; i < count; i++)
+		if (rows[i]->nulls[COLUMN_KEY - 1] != 'n')
+			set_key(rows[i]->values[COLUMN_SERVER - 1], rows[i]->values[COLUMN_ID - 1],
+					rows[i]->values[COLUMN_KEY - 1]);
+}
+
+/*
+ * A statement can write a row only once: what comes again for an id is left to
+ * the next one.
+ */
+void
+clerk_track_all(const char *server, const ClerkTrackRow *rows, int count)
+{
+	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
+	const ClerkTrackRow **sorted;
+	Columns   **now;
+	NameData	name;
+
+	namestrcpy(&name, server);
+	SPI_connect();
+	sorted = palloc(sizeof(*sorted) * Max(count, 1));
+	now = palloc(sizeof(*now) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+		sorted[i] = &rows[i];
+	qsort(sorted, count, sizeof(*sorted), compare_rows);
+	while (count > 0)
+	{
+		int			taken = 0;
+		int			left = 0;
+		const char *id = NULL;
+
+		for (int i = 0; i < count; i++)
+		{
+			const ClerkTrackRow *row = sorted[i];
+
+			if (id != NULL && strcmp(row->id, id) == 0)
+			{
+				sorted[left++] = row;
+				continue;
+			}
+			id = row->id;
+			now[taken] = palloc(sizeof(Columns));
+			columns_of(now[taken++], clerk_jsonb_without(row->connection, secret_members), &name, row->key);
+		}
+		track_rows(rel, now, taken);
+		count = left;
+	}
+	SPI_finish();
+	table_close(rel, AccessShareLock);
 }
 
 /*-------------------------------------------------------------------------
@@ -623,19 +888,6 @@ learns(Datum server, Datum id, Jsonb *connection)
 }
 
 /*
- * What the statement knows of the rows of a page: the columns of an answer.
- */
-static TupleDesc
-page_descriptor(Relation rel)
-{
-	TupleDesc	desc = CreateTemplateTupleDesc(track_statement.nargs);
-
-	for (int i = 1; i <= desc->natts; i++)
-		TupleDescCopyEntry(desc, i, RelationGetDescr(rel), i);
-	return clerk_complete_descriptor(desc);
-}
-
-/*
  * Order by id, then the newest first.
  */
 static int
@@ -700,27 +952,18 @@ find_news(Relation rel, bool had_rows, Jsonb *const *connections, int count, Nam
 }
 
 /*
- * Put news into the rows of the statement.  A server may have an id twice on
- * a page: the newer one counts.
+ * A server may have an id twice on a page: the newer one counts.
  */
-static int64
-put_news(Columns **news, int count, TupleDesc desc, Tuplestorestate *rows)
+static int
+sort_news(Columns **news, int count)
 {
-	int64		put = 0;
+	int			kept = 0;
 
 	qsort(news, count, sizeof(*news), compare_news);
 	for (int i = 0; i < count; i++)
-	{
-		bool		nulls[CLERK_STATEMENT_MAX_ARGS];
-
-		if (i > 0 && same_id(news[i], news[i - 1]))
-			continue;
-		for (int column = 0; column < news[i]->count; column++)
-			nulls[column] = news[i]->nulls[column] == 'n';
-		tuplestore_putvalues(rows, desc, news[i]->values, nulls);
-		put++;
-	}
-	return put;
+		if (kept == 0 || !same_id(news[i], news[kept - 1]))
+			news[kept++] = news[i];
+	return kept;
 }
 
 /*
@@ -741,29 +984,17 @@ clerk_mirror_page(const char *server, Snapshot before, Jsonb *const *connections
 				  ClerkChangeVisitor visit, void *arg)
 {
 	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
-	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
-	EphemeralNamedRelationData page = {
-		.md = {
-			.name = PAGE_ROWS,
-			.tupdesc = page_descriptor(rel),
-			.enrtype = ENR_NAMED_TUPLESTORE,
-		},
-		.reldata = rows,
-	};
 	MemoryContext caller = CurrentMemoryContext;
 	Columns   **news = palloc(sizeof(*news) * Max(count, 1));
 	NameData	name;
 	int			found;
 
 	namestrcpy(&name, server);
-	found = find_news(rel, before != NULL, connections, count, &name, news);
-	page.md.enrtuples = put_news(news, found, page.md.tupdesc, rows);
-	if (page.md.enrtuples > 0)
+	found = sort_news(news, find_news(rel, before != NULL, connections, count, &name, news));
+	if (found > 0)
 	{
 		SPI_connect();
-		if (SPI_register_relation(&page) != SPI_OK_REL_REGISTER)
-			elog(ERROR, "could not register \"%s\"", page.md.name);
-		clerk_run(&track_page_statement, NULL, NULL, false);
+		run_with_rows(&track_page_statement, rel, news, found);
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
 			bool		isnull;
@@ -780,7 +1011,6 @@ clerk_mirror_page(const char *server, Snapshot before, Jsonb *const *connections
 		}
 		SPI_finish();
 	}
-	tuplestore_end(rows);
 	table_close(rel, AccessShareLock);
 }
 

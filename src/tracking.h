@@ -31,6 +31,9 @@ typedef struct ClerkTracked
  */
 extern void clerk_track(Jsonb *connection, const char *server, const char *key);
 
+/* The same, faster if there is no row of it, as of what was just created. */
+extern void clerk_track_created(Jsonb *connection, const char *server, const char *key);
+
 /* Delete the row.  Returns whether there was one. */
 extern bool clerk_untrack(const char *server, const char *id);
 
@@ -53,8 +56,28 @@ extern void clerk_free_key(const char *server, const char *key);
  */
 extern bool clerk_try_lock_tracked(const char *server, const char *id, const char *key);
 
+/*
+ * The same for many rows of a server, in one statement each.
+ *
+ * Track: the same id may come twice, and what comes later counts as later.
+ * Lock: locked_by_other tells of each id and key (either may be NULL) whether
+ * somebody else has one of its rows locked; all others are locked.
+ */
+typedef struct ClerkTrackRow
+{
+	Jsonb	   *connection;
+	const char *id;				/* of the connection */
+	const char *key;			/* NULL: none, or the one that the row has */
+} ClerkTrackRow;
+
+extern void clerk_track_all(const char *server, const ClerkTrackRow *rows, int count);
+extern void clerk_untrack_all(const char *server, const char *const *ids, int count);
+extern void clerk_try_lock_tracked_all(const char *server, const char *const *ids, const char *const *keys, int count,
+									   bool *locked_by_other);
+
 /* The row's key, without a lock; NULL if there is no row or no key. */
 extern char *clerk_tracked_key(const char *server, const char *id);
+extern char *clerk_tracked_id(const char *server, const char *key);
 extern char *clerk_tracked_provider(const char *server, const char *id);
 
 /*

@@ -30,10 +30,9 @@
 #include "json.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "outbox.h"
 #include "params.h"
 #include "parser/parse_coerce.h"
-#include "requests.h"
+#include "outbox/requests.h"
 #include "settings.h"
 #include "statements.h"
 #include "utils/acl.h"
@@ -48,6 +47,9 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+
+/* The backfill is delivered behind what people wait for. */
+#define BULK_PRIORITY 10
 
 /* Rows that the backfill fetches at a time. */
 #define BACKFILL_ROWS 1000
@@ -138,6 +140,7 @@ typedef struct Change
 	TupleTableSlot *old;		/* NULL: there is none */
 	TupleTableSlot *new;		/* likewise */
 	char	   *key;
+	int			priority;		/* in the outbox */
 	bool		replaces;		/* what the key had before must not stay */
 	List	   *late_nulls;		/* parameters whose null no create takes, char * */
 } Change;
@@ -156,12 +159,9 @@ static TransactionId deleting_xact = InvalidTransactionId;
 
 #define EQUALS " OPERATOR(pg_catalog.=) "
 
-/*
- * The outbox's lanes: "key " and the key.  The list of states is that of the
- * lanes' index.
- */
+/* What is unfinished in the outbox's lane of a key. */
 #define LANE_OF_KEY " q.lane" EQUALS "pg_catalog.concat('key ', $2) AND q.server" EQUALS "$1" \
-	" AND q.state" EQUALS "ANY (ARRAY['queued', 'sending', 'in_doubt'])"
+	" AND q.state OPERATOR(pg_catalog.<=) 'queued'"
 
 static ClerkStatement known_statement = {
 	.text = "SELECT EXISTS (SELECT FROM %1$s.enterprise_connections c WHERE c.server" EQUALS "$1 AND c.key" EQUALS "$2)"
@@ -1146,7 +1146,7 @@ static bool
 is_certain(const ClerkSettings *settings, const char *key, bool unfinished)
 {
 	return IsolationIsSerializable() &&
-		clerk_lane_is_taken(settings->server_name, psprintf("key %s", key)) == unfinished;
+		(clerk_lane(settings->server_name, psprintf("key %s", key), NULL) != CLERK_LANE_FREE) == unfinished;
 }
 
 /*
@@ -1197,7 +1197,7 @@ take_back_delete(const ClerkSettings *settings, const char *key)
 static bool
 enqueue_delete(const ClerkSettings *settings, const char *key)
 {
-	(void) clerk_enqueue_checked(settings, "delete", NULL, key, NULL);
+	(void) clerk_enqueue_checked(settings, "delete", NULL, key, NULL, 0);
 	deleting_xact = GetTopTransactionId();
 	return true;
 }
@@ -1219,7 +1219,7 @@ enqueue_upsert(Change *change, const ClerkSettings *settings)
 		!is_ready(plan, change->old))
 		activate = is_known(settings, change->key);
 	(void) clerk_enqueue_checked(settings, "upsert", row_params(change, settings, activate),
-								 change->key, NULL);
+								 change->key, NULL, change->priority);
 	return true;
 }
 
@@ -1231,7 +1231,7 @@ enqueue_removal(const Change *change, const ClerkSettings *settings)
 		case REMOVAL_DEACTIVATE:
 			(void) clerk_enqueue_checked(settings, "update",
 										 DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"active\":false}"))),
-										 change->key, NULL);
+										 change->key, NULL, change->priority);
 			return true;
 		case REMOVAL_DELETE:
 			return enqueue_delete(settings, change->key);
@@ -1447,7 +1447,7 @@ backfill_rows(const SyncPlan *plan, SPITupleTable *rows, uint64 count)
 
 	for (uint64 i = 0; i < count; i++)
 	{
-		Change		change = {.plan = plan, .new = slot};
+		Change		change = {.plan = plan, .new = slot, .priority = BULK_PRIORITY};
 
 		CHECK_FOR_INTERRUPTS();
 		ExecStoreHeapTuple(rows->vals[i], slot, false);

@@ -15,6 +15,8 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "common/hashfn.h"
 #include "compat.h"
 #include "http.h"
 #include "miscadmin.h"
@@ -42,6 +44,12 @@
 /* Locks are released a little after the end of a transaction is announced. */
 #define RETURN_MS 100
 
+/*
+ * Without the memory, or where what is finished comes from another server, who
+ * awaits a request looks at it every so many ms.
+ */
+#define AWAIT_MS 20
+
 bool		clerk_worker_enabled = true;
 
 static ClerkWake *shared = NULL;
@@ -53,6 +61,8 @@ static shmem_request_hook_type previous_request_hook = NULL;
 
 /* To do at the end of this transaction. */
 static bool wake_at_commit = false;
+static bool any_finished = false;
+static bool finished[CLERK_VARIABLES];	/* variables */
 static Oid	sent_away = InvalidOid;
 static int64 sent_away_until = 0;
 
@@ -88,6 +98,8 @@ attach_memory(void)
 	{
 		memset(shared, 0, sizeof(*shared));
 		shared->lock = &(GetNamedLWLockTranche("pg_clerk"))->lock;
+		for (int i = 0; i < CLERK_VARIABLES; i++)
+			ConditionVariableInit(&shared->finished[i]);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -190,6 +202,72 @@ wake_database(Oid database)
 }
 
 /*
+ * Requests of one key have one variable: whoever awaits one that was superseded
+ * goes on to await the one of its key that has superseded it.
+ */
+static int
+variable_of(int64 request, const char *key)
+{
+	uint32		hash = key != NULL ? hash_bytes((const unsigned char *) key, strlen(key)) : (uint32) request;
+
+	return hash % CLERK_VARIABLES;
+}
+
+void
+clerk_wake_finished(int64 request, const char *key)
+{
+	any_finished = true;
+	finished[variable_of(request, key)] = true;
+}
+
+/*
+ * Nothing in it can fail.
+ */
+static void
+wake_waiting(void)
+{
+	for (int i = 0; i < CLERK_VARIABLES; i++)
+	{
+		if (finished[i])
+			ConditionVariableBroadcast(&shared->finished[i]);
+	}
+}
+
+static void
+forget_finished(void)
+{
+	any_finished = false;
+	memset(finished, 0, sizeof(finished));
+}
+
+void
+clerk_wake_prepared(void)
+{
+	for (int i = 0; i < CLERK_VARIABLES; i++)
+		ConditionVariableBroadcast(&shared->finished[i]);
+	wake_database(MyDatabaseId);
+}
+
+void
+clerk_wake_wait(int64 request, const char *key, int64 until)
+{
+	int64		now = clerk_http_now();
+
+	if (shared == NULL || RecoveryInProgress())
+		clerk_wake_pause(until < 0 ? now + AWAIT_MS : Min(now + AWAIT_MS, until));
+	else
+		(void) ConditionVariableTimedSleep(&shared->finished[variable_of(request, key)],
+										   until < 0 ? -1 : (long) Min(Max(until - now, 0), INT_MAX),
+										   clerk_await_wait_event());
+}
+
+void
+clerk_wake_end_wait(void)
+{
+	(void) ConditionVariableCancelSleep();
+}
+
+/*
  * Keep workers of the database away, and ask the one that is there to go.
  */
 static void
@@ -231,6 +309,20 @@ worker_of(Oid database, bool terminate)
 }
 
 void
+clerk_wake_pause(int64 until)
+{
+	int64		now;
+
+	while ((now = clerk_http_now()) < until)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(until - now, INT_MAX), clerk_wait_event());
+		ResetLatch(MyLatch);
+	}
+}
+
+void
 clerk_wake_send_away(Oid database)
 {
 	int64		start = clerk_http_now();
@@ -249,7 +341,7 @@ clerk_wake_send_away(Oid database)
 			break;
 		if (pid != 0)
 			last = pid;
-		clerk_http_pause(now + 5);
+		clerk_wake_pause(now + 5);
 	}
 }
 
@@ -276,14 +368,18 @@ end_away(void)
 }
 
 /*
- * A transaction that was prepared wakes nobody when it is committed by and
- * by: a worker looks every pg_clerk.naptime.
+ * A transaction that is prepared wakes nobody; who commits it calls
+ * clerk_wake_prepared.
  */
 static void
 xact_callback(XactEvent event, void *arg)
 {
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
+	if (any_finished && event == XACT_EVENT_COMMIT && shared != NULL)
+		wake_waiting();
+	if (any_finished)
+		forget_finished();
 	if (wake_at_commit && event == XACT_EVENT_COMMIT)
 		wake_database(MyDatabaseId);
 	wake_at_commit = false;

@@ -12,11 +12,20 @@
 #ifndef CLERK_WAKE_H
 #define CLERK_WAKE_H
 
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
 /* Databases that can have a worker or ask for one. */
 #define CLERK_MAX_DATABASES 256
+
+/*
+ * Variables that sessions sleep on while they await a request.  The requests of
+ * all databases share them, and a session that is woken for another one looks
+ * at the table in vain.  With as many as this, that is about once a second for
+ * each session while a thousand requests a second are finished.
+ */
+#define CLERK_VARIABLES 1024
 
 #define CLERK_NEVER PG_INT64_MAX
 
@@ -44,6 +53,7 @@ typedef struct ClerkWake
 	bool		crowded;		/* a database waits for another's worker to leave */
 	bool		full;			/* a database found no place */
 	ClerkDatabase databases[CLERK_MAX_DATABASES];
+	ConditionVariable finished[CLERK_VARIABLES];	/* not under the lock */
 } ClerkWake;
 
 /* pg_clerk.worker. */
@@ -67,11 +77,38 @@ extern bool clerk_wake_served(void);
 extern void clerk_wake_at_commit(void);
 
 /*
+ * A prepared transaction was committed in this database, and what it has done
+ * is not known: wake the worker, and all sessions that await something.
+ */
+extern void clerk_wake_prepared(void);
+
+/*
+ * This transaction finishes a request (delivered, failed, superseded or
+ * cancelled): when it commits, wake the sessions that await it.  key: its key,
+ * NULL if it has none.  All requests of a key are woken together, so those that
+ * a newer upsert has superseded need no call of their own.
+ */
+extern void clerk_wake_finished(int64 request, const char *key);
+
+/*
+ * Sleep until a request may be finished, or until then (-1: without end).  To
+ * be called in a loop that looks at the request each time before: the first
+ * call returns at once, so that nothing that is finished after the look is
+ * missed.  End with clerk_wake_end_wait; the abort of a (sub)transaction does
+ * it, too.
+ */
+extern void clerk_wake_wait(int64 request, const char *key, int64 until);
+extern void clerk_wake_end_wait(void);
+
+/*
  * Make a database's worker leave, and keep it away until this transaction
  * ends, so that DROP DATABASE and the like are not held up.  Returns when it
  * is gone, or after some seconds, in which it has not gone.
  */
 extern void clerk_wake_send_away(Oid database);
+
+/* Wait until then, whatever the latch is set for; ends at once on cancel. */
+extern void clerk_wake_pause(int64 until);
 
 /*-------------------------------------------------------------------------
  * For workers

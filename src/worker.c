@@ -18,9 +18,10 @@
  *		   v  | did not start: 1 s            |
  *		starting                              |
  *		   |                                  |
- *		   v       commit                     | made room: naptime;
- *		 busy <--------------> idle           | more to do, or off: at once;
- *		   |  nothing is due     |            | ERROR or SIGTERM: 1 s;
+ *		   v       commit                     | made room: when something is
+ *		 busy <--------------> idle           | due, or after an hour; busy,
+ *		   |  nothing is due     |            | or off: at once; ERROR or
+ *		   |                     |            | SIGTERM: after 1 s;
  *		   |                     |            | sent away: when that session's
  *		   +----------+----------+            | transaction ends
  *		              v                       |
@@ -34,11 +35,13 @@
  *				the launcher is told by the postmaster
  *
  * Where more databases have something to do than there may be workers, those
- * that have been idle or long at work make room and come back in turn.
+ * that have been idle or long at work make room.  Those that were at work come
+ * back in turn; those that were idle, when they are wanted again, so that
+ * databases that have nothing to do cost nothing.
  *
  * Nothing is polled: whoever changes a state sets the latch of whom it
- * concerns.  The only period is pg_clerk.naptime, after which a worker looks
- * again, or a database without one gets one again.
+ * concerns.  The only periods are pg_clerk.naptime, after which a worker looks
+ * again, and an hour, after which a database without one gets one again.
  *
  *-------------------------------------------------------------------------
  */
@@ -55,7 +58,7 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "compat.h"
-#include "deliver.h"
+#include "outbox/deliver.h"
 #include "http.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -70,8 +73,24 @@
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
 #include "wake.h"
 #include "worker.h"
+
+/*
+ * A worker that has nothing to do for so long may be asked to make room.  One
+ * that is due again sooner would hardly be gone when it is started again.
+ */
+#define IDLE_MS 1000
+
+/*
+ * A database whose worker has left idle is looked at again after so many ms
+ * even if nothing is due and nobody has asked for it.  Whatever is enqueued,
+ * armed, altered or committed wakes a worker, so what is left for this is to
+ * delete what was finished long ago, and a clock that was set forward.  An hour
+ * is also the longest pause between two attempts.
+ */
+#define REST_MS (60 * 60 * 1000)
 
 /* After an error, and where no process was to be had. */
 #define RESTART_MS 1000
@@ -469,6 +488,9 @@ static enum
 
 static bool is_idle = false;
 
+/* When there is something to do, if nothing happens before; CLERK_NEVER. */
+static int64 next_due = 0;
+
 /*
  * The extension that this worker serves, and whether it is there.  Not known:
  * a relation has changed since.
@@ -553,8 +575,11 @@ worker_called(void)
 }
 
 static void
-worker_idle(bool idle)
+worker_idle(int64 next)
 {
+	bool		idle = next > clerk_http_now() + IDLE_MS;
+
+	next_due = next;
 	if (idle == is_idle)
 		return;
 	is_idle = idle;
@@ -573,7 +598,7 @@ worker_is_gone(int code, Datum arg)
 	if (parting == NOT_INSTALLED)
 		wanted = CLERK_NEVER;
 	else if (parting == LEFT && is_idle && clerk_worker_enabled)
-		wanted = now + clerk_naptime;
+		wanted = Min(next_due, now + REST_MS);
 	clerk_wake_part(wanted, parting == FAILED ? now + RESTART_MS : 0);
 }
 
@@ -638,6 +663,20 @@ deliver(void)
 	PG_END_TRY();
 }
 
+/*
+ * lock_timeout sends SIGINT.  Nobody else's ends anything: there is no statement
+ * to cancel, and what was claimed must not be lost.
+ */
+static void
+end_lock_wait(SIGNAL_ARGS)
+{
+	if (!get_timeout_indicator(LOCK_TIMEOUT, false))
+		return;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
 void
 clerk_worker_main(Datum arg)
 {
@@ -645,8 +684,7 @@ clerk_worker_main(Datum arg)
 
 	begin_process();
 
-	/* There is no statement to cancel; what was claimed must not be lost. */
-	pqsignal(SIGINT, PG_SIG_IGN);
+	pqsignal(SIGINT, end_lock_wait);
 	if (!clerk_wake_enter(database))
 		return;
 	before_shmem_exit(worker_is_gone, (Datum) 0);
@@ -754,6 +792,28 @@ send_worker_away(Node *statement)
 }
 
 /*
+ * Does it give a server the name that requests may have?  The options of
+ * servers are the validator's concern.
+ */
+static bool
+renames_server(Node *statement)
+{
+	return IsA(statement, RenameStmt) && ((RenameStmt *) statement)->renameType == OBJECT_FOREIGN_SERVER;
+}
+
+/*
+ * Does it commit what may have been enqueued?  Which prepared transactions have
+ * enqueued something is not noted: that would have to outlive the server.
+ */
+static bool
+commits_prepared(Node *statement)
+{
+	return IsA(statement, TransactionStmt) &&
+		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED &&
+		OidIsValid(get_extension_oid("pg_clerk", true));
+}
+
+/*
  * Does it create or drop the extension?  A worker is to find out.
  */
 static bool
@@ -778,11 +838,15 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *query_env,
 				DestReceiver *dest, QueryCompletion *completion)
 {
+	bool		commits = commits_prepared(pstmt->utilityStmt);
+
 	send_worker_away(pstmt->utilityStmt);
-	if (is_about_extension(pstmt->utilityStmt))
+	if (is_about_extension(pstmt->utilityStmt) || renames_server(pstmt->utilityStmt))
 		clerk_wake_at_commit();
 	(previous_utility ? previous_utility : standard_ProcessUtility)
 		(pstmt, query_string, read_only_tree, context, params, query_env, dest, completion);
+	if (commits)
+		clerk_wake_prepared();
 }
 
 /*-------------------------------------------------------------------------

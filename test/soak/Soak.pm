@@ -16,7 +16,8 @@
 #   0	with a domain of their own, and domains that move from key to key
 #   1	with a domain of their own
 #   2,3	without domains, which Clerk would create twice without a word
-# and creates without a key, with and without domains.
+# and creates without a key, with and without domains. Beside them are the rows
+# of a table with the trigger, which turn unready and ready again.
 
 package Soak;
 
@@ -55,7 +56,7 @@ my $schema = <<'SQL';
 CREATE SCHEMA soak;
 CREATE SEQUENCE soak.token;
 CREATE TABLE soak.keys (key int PRIMARY KEY, version int NOT NULL DEFAULT 0, alive boolean NOT NULL DEFAULT false);
-CREATE TABLE soak.moving (domain text PRIMARY KEY, holder int);
+CREATE TABLE soak.moving (domain text PRIMARY KEY, holder int, moved_to int NOT NULL DEFAULT 0);
 CREATE TABLE soak.ledger (request bigint PRIMARY KEY, key int, version int, token bigint NOT NULL, operation text NOT NULL, params jsonb);
 CREATE TABLE soak.history (at timestamptz DEFAULT clock_timestamp(), pid int DEFAULT pg_backend_pid(), request bigint, text text);
 
@@ -64,7 +65,7 @@ CREATE FUNCTION soak.note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO soak.history (request, text) VALUES (new.id, concat_ws(' ', old.state, '->', new.state, 'step', new.step,
 		'attempts', new.attempts, 'claimer', coalesce(new.claimer, 0), 'connection', new.connection_id, 'next', new.next_attempt_at::time::text,
-		'doubt', new.doubt_since::time::text, new.http_status, left(new.error->>'message', 120), 'by', new.superseded_by, 'awaits', new.awaits));
+		'doubt', new.doubt_since::time::text, new.http_status, left(new.error->>'message', 120), 'by', new.superseded_by));
 	RETURN NULL;
 END $$;
 CREATE TRIGGER note AFTER UPDATE ON enterprise_connection_requests FOR EACH ROW EXECUTE FUNCTION soak.note();
@@ -109,22 +110,65 @@ BEGIN
 	INSERT INTO soak.ledger VALUES (request, k, row.version, t, op, params);
 END $$;
 
--- A domain moves from the key that has it to another one.
+-- A domain moves from the key that has it to another one, always to a higher
+-- one: else two keys could come to want what the other has, of which Clerk makes
+-- nothing. One that would move back is left for good, and a new one begins.
 CREATE FUNCTION soak.move(d text, to_key int) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	from_key int;
+	last_key int;
 BEGIN
-	SELECT m.holder INTO from_key FROM soak.moving m WHERE m.domain = d;
+	SELECT m.holder, m.moved_to INTO from_key, last_key FROM soak.moving m WHERE m.domain = d;
 	PERFORM FROM soak.keys WHERE key IN (from_key, to_key) ORDER BY key FOR UPDATE;
-	PERFORM FROM soak.moving m WHERE m.domain = d AND m.holder IS NOT DISTINCT FROM from_key FOR UPDATE;
+	PERFORM FROM soak.moving m WHERE m.domain = d AND m.holder IS NOT DISTINCT FROM from_key AND m.moved_to = last_key FOR UPDATE;
 	IF NOT FOUND OR from_key = to_key OR NOT (SELECT alive FROM soak.keys WHERE key = to_key) THEN
 		RETURN;
 	END IF;
-	UPDATE soak.moving SET holder = to_key WHERE domain = d;
-	IF from_key IS NOT NULL THEN
-		PERFORM soak.put(from_key, 0);
+	IF to_key <= last_key THEN
+		INSERT INTO soak.moving VALUES (format('n%s.%s.example', nextval('soak.token'), replace(current_database(), '_', '-')), to_key, to_key);
+		PERFORM soak.put(to_key, 0);
+		RETURN;
 	END IF;
-	PERFORM soak.put(to_key, 0);
+	UPDATE soak.moving SET holder = to_key, moved_to = to_key WHERE domain = d;
+	-- either may come first
+	IF from_key IS NULL THEN
+		PERFORM soak.put(to_key, 0);
+	ELSIF nextval('soak.token') % 2 = 0 THEN
+		PERFORM soak.put(from_key, 0), soak.put(to_key, 0);
+	ELSE
+		PERFORM soak.put(to_key, 0), soak.put(from_key, 0);
+	END IF;
+END $$;
+
+CREATE TABLE soak.org_version (id int PRIMARY KEY, version int NOT NULL DEFAULT 0);
+CREATE TABLE soak.org_token (token bigint PRIMARY KEY);
+CREATE TABLE soak.org (id int PRIMARY KEY, name text, domains text[], made_in bigint NOT NULL DEFAULT txid_current());
+CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON soak.org FOR EACH ROW
+	EXECUTE FUNCTION sync_enterprise_connection('key=id', 'key_prefix:=org', 'name=name', 'domains=domains', 'provider:=saml_okta',
+		'saml.idp_metadata_url:=https://idp.example/metadata', 'active:=true');
+
+-- A row comes, is called otherwise, goes, or turns unready, but not as long as it
+-- is new. Its name is that which it had when it was ready.
+CREATE FUNCTION soak.change(i int, dice float8) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	t bigint := nextval('soak.token');
+	v int;
+	new_name text;
+	new_domains text[] := ARRAY[format('o%s.%s.example', i, replace(current_database(), '_', '-'))];
+BEGIN
+	UPDATE soak.org_version SET version = version + 1 WHERE id = i RETURNING version INTO v;
+	IF dice < 0.15 THEN
+		DELETE FROM soak.org WHERE id = i;
+	ELSIF dice < 0.4 THEN
+		UPDATE soak.org SET domains = NULL WHERE id = i AND made_in <> txid_current();
+	ELSE
+		new_name := format('%s o%s v%s t%s', current_database(), i, v, t);
+		INSERT INTO soak.org_token VALUES (t);
+		UPDATE soak.org SET name = new_name, domains = new_domains WHERE id = i;
+		IF NOT FOUND THEN
+			INSERT INTO soak.org VALUES (i, new_name, new_domains);
+		END IF;
+	END IF;
 END $$;
 
 CREATE FUNCTION soak.create_one() RETURNS void LANGUAGE plpgsql AS $$
@@ -195,8 +239,9 @@ END
 		$node->safe_psql($database, $schema);
 		$node->safe_psql($database, sprintf q{
 			INSERT INTO soak.keys (key) SELECT generate_series(1, %d);
+			INSERT INTO soak.org_version (id) SELECT generate_series(1, %d);
 			INSERT INTO soak.moving SELECT format('m%%s.%%s.example', i, replace(current_database(), '_', '-')) FROM generate_series(1, %d) i},
-			$keys, $keys / 8 + 1);
+			$keys, $keys, $keys / 8 + 1);
 	}
 	return $node;
 }
@@ -222,12 +267,12 @@ sub transaction
 		}
 		elsif ($dice < 0.22)
 		{
-			push @statements, sprintf "SELECT soak.move((SELECT domain FROM soak.moving OFFSET %d LIMIT 1), %d)",
-			  int rand($keys / 8 + 1), 4 * (1 + int rand($keys / 4));
+			push @statements, sprintf "SELECT soak.move((SELECT domain FROM soak.moving ORDER BY moved_to %s OFFSET %d LIMIT 1), %d)",
+			  rand() < 0.5 ? '' : 'DESC', int rand($keys / 8 + 1), 4 * (1 + int rand($keys / 4));
 		}
 		else
 		{
-			push @statements, sprintf 'SELECT soak.put(%d, %.4f)', 1 + int rand $keys, rand;
+			push @statements, sprintf 'SELECT soak.%s(%d, %.4f)', $dice < 0.35 ? 'change' : 'put', 1 + int rand $keys, rand;
 		}
 	}
 	# sometimes only a part is rolled back
@@ -398,7 +443,7 @@ sub look_at_names
 	my ($status, $text) = $mock->_call('GET', '/_mock/connections');
 
 	my $id;
-	while ($text =~ /"id":"(entconn_\d+)"|"name":"(soak_. k\d+) v(\d+) t\d+"/g)
+	while ($text =~ /"id":"(entconn_\d+)"|"name":"(soak_. [ko]\d+) v(\d+) t\d+"/g)
 	{
 		if (defined $1)
 		{
@@ -490,6 +535,21 @@ sub settle
 	return 0;
 }
 
+# With nothing left to do, no worker looks again and again.
+sub rest
+{
+	my ($node) = @_;
+	my $sql = sprintf 'SELECT sum(xact_commit) FROM pg_stat_database WHERE datname IN (%s)', join ', ', map { "'$_'" } @DATABASES;
+	my $before;
+
+	sleep 2;
+	$before = query($node, 'template1', $sql);
+	sleep 3;
+	my $made = query($node, 'template1', $sql) - $before;
+	violation("$made transactions in 3 s, with nothing to do") if $made > 60;
+	return;
+}
+
 # ---------------------------------------------------------------------------
 # Comparing
 # ---------------------------------------------------------------------------
@@ -521,6 +581,20 @@ sub wanted
 		$to->{idp_entity_id} = $from->{saml}{idp_entity_id} if $from->{saml};
 		$to->{request} = $row->{request};
 	}
+	$json = query($node, $database, q{
+		SELECT coalesce(json_agg(json_build_object('id', o.id, 'name', o.name, 'active', o.domains IS NOT NULL, 'request',
+			(SELECT max(q.id) FROM enterprise_connection_requests q WHERE q.key = 'org:' || o.id))), '[]')
+		FROM soak.org o});
+	for my $row (@{ parse_json($json) })
+	{
+		$wanted{"$database o$row->{id}"} = {
+			name    => $row->{name},
+			domains => [ sprintf 'o%s.%s.example', $row->{id}, $database =~ s/_/-/r ],
+			active  => $row->{active},
+			request => $row->{request} };
+		$count{ $row->{active} ? 'rows ready' : 'rows not ready' }++;
+	}
+	$tokens{$_} = 1 for @{ parse_json(query($node, $database, q{SELECT coalesce(json_agg(token), '[]') FROM soak.org_token})) };
 	return (\%wanted, \%tokens);
 }
 
@@ -540,6 +614,8 @@ sub differences
 	);
 
 	$want{sync_user_attributes} = $wanted->{sync_user_attributes} ? 1 : 0 if exists $wanted->{sync_user_attributes};
+	$have{active} = $found->{active} ? 1 : 0;
+	$want{active} = $wanted->{active} ? 1 : 0 if exists $wanted->{active};
 	$want{idp_entity_id} = $wanted->{idp_entity_id} if exists $wanted->{idp_entity_id};
 	for my $what (sort keys %want)
 	{
@@ -547,6 +623,14 @@ sub differences
 		push @differences, "$what is $is, not $want{$what}" if $is ne $want{$what};
 	}
 	return @differences;
+}
+
+# What the connection of that name is known by, if by anything.
+sub key_of
+{
+	my ($name) = @_;
+
+	return $name =~ / (k\d+)$/ ? $1 : $name =~ / o(\d+)$/ ? "org:$1" : undef;
 }
 
 sub compare
@@ -569,7 +653,7 @@ sub compare
 	my %seen;
 	for my $connection (@found)
 	{
-		my ($name, $database) = $connection->{name} =~ /^((soak_.) (?:k\d+|free t\d+))/;
+		my ($name, $database) = $connection->{name} =~ /^((soak_.) (?:[ko]\d+|free t\d+))/;
 		my $entry = $all{$name};
 		my $tracked = delete $tracked{$database}{ $connection->{id} };
 
@@ -578,7 +662,7 @@ sub compare
 		{
 			violation("connection $connection->{id}, $connection->{name}, should not exist");
 			say_so(query($node, $database, sprintf q{SELECT id FROM enterprise_connection_requests WHERE key = '%s' OR params->>'name' = '%s'},
-					$name =~ / (k\d+)$/ ? $1 : 'none', $connection->{name}));
+					key_of($name) // 'none', $connection->{name}));
 		}
 		else
 		{
@@ -592,7 +676,7 @@ sub compare
 		}
 		else
 		{
-			my ($key) = $name =~ / (k\d+)$/;
+			my $key = key_of($name);
 			violation("connection $connection->{id}, $connection->{name}, is tracked as $tracked->[2], with key " . ($tracked->[1] // 'null'))
 			  if $tracked->[2] ne $connection->{name} || ($tracked->[1] // '') ne ($key // '');
 		}
@@ -624,11 +708,11 @@ sub read_requests
 
 		$count{"$request->{method} sent"}++;
 		next unless ref $body && defined $body->{name};
-		my ($database, $key, $version, $token) = $body->{name} =~ /^(soak_.) (?:k(\d+) v(\d+)|free) t(\d+)$/;
+		my ($database, $key, $version, $token) = $body->{name} =~ /^(soak_.) (?:([ko]\d+) v(\d+)|free) t(\d+)$/;
 		violation("sent, but not committed: $request->{method} $body->{name}") unless $tokens->{$database}{$token};
 		next unless defined $key;
-		my $newest = \$newest{"$database k$key"};
-		violation("$database k$key: $request->{method} of version $version after version $$newest was sent")
+		my $newest = \$newest{"$database $key"};
+		violation("$database $key: $request->{method} of version $version after version $$newest was sent")
 		  if defined $$newest && $$newest > $version;
 		$$newest = $version;
 	}
@@ -649,13 +733,13 @@ sub read_failures
 		$count{"$_"} += query($node, $database, "SELECT count(*) FROM enterprise_connection_requests WHERE state = '$_'") for qw(delivered superseded);
 		$count{'looked up'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'in_doubt -> in_doubt%'});
 		$count{'in doubt'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> in_doubt%'});
-		$count{'taken back'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE '% claimer 0 %' AND text LIKE 'sending -> queued%' AND text NOT LIKE '%could not%'});
-		$count{'waited for another'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> queued %' AND text ~ ' awaits \d'});
-		$count{'gave up a domain first'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> sending step update%'});
-		$count{'refused, taken over'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> superseded%' OR text LIKE 'in_doubt -> superseded%'});
+		$count{'taken over'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> sending%' AND text NOT LIKE '% step complete %'});
+		$count{'waited for a domain'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'sending -> queued % 422 %'});
+		$count{'refused, then merged'} += query($node, $database, q{SELECT count(*) FROM soak.history WHERE text LIKE 'queued -> superseded % 422 %'});
 		my $lost = query($node, $database, q{SELECT count(*) FROM soak.ledger l WHERE NOT EXISTS (SELECT FROM enterprise_connection_requests q WHERE q.id = l.request)});
 		violation("$database: $lost requests are lost") if $lost;
-		my $extra = query($node, $database, q{SELECT count(*) FROM enterprise_connection_requests q WHERE NOT EXISTS (SELECT FROM soak.ledger l WHERE q.id = l.request)});
+		my $extra = query($node, $database, q{SELECT count(*) FROM enterprise_connection_requests q
+			WHERE coalesce(q.key, '') NOT LIKE 'org:%' AND NOT EXISTS (SELECT FROM soak.ledger l WHERE q.id = l.request)});
 		violation("$database: $extra requests that nobody committed") if $extra;
 	}
 	return;
@@ -718,6 +802,7 @@ sub run
 		return @violations;
 	}
 	say_so(sprintf 'all done after %d s', time - $start);
+	rest($node);
 	my $tokens = compare($node, $mock);
 	read_failures($node);
 	read_requests($mock, $tokens);

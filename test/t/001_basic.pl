@@ -84,7 +84,7 @@ unlike($err, qr/\Q$key\E/, 'and not shown');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM enterprise_connections'), '1', 'no row came of that');
 
 # An error of a delivery is shown when the memory that it came from is gone.
-$node->safe_psql('postgres', 'ALTER TABLE enterprise_connection_requests RENAME COLUMN awaits TO awaited');
+$node->safe_psql('postgres', 'ALTER TABLE enterprise_connection_requests RENAME COLUMN scrubbed TO scrubbed_once');
 my $session = session($node);
 for my $try (1 .. 3)
 {

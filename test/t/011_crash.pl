@@ -344,7 +344,7 @@ $node->command_ok([ 'pg_restore', '-d', $node->connstr('copy'), $dump ], 'pg_res
 $mock->forget;
 $node->append_conf('postgresql.conf', 'pg_clerk.worker = on');
 $node->reload;
-my $unfinished = q{SELECT coalesce(string_agg(state, ' ' ORDER BY id), '') FROM enterprise_connection_requests WHERE finished_at IS NULL};
+my $unfinished = q{SELECT coalesce(string_agg(state::text, ' ' ORDER BY id), '') FROM enterprise_connection_requests WHERE finished_at IS NULL};
 is(query($node, q{SELECT string_agg(state || ' ' || requests, ', ') FROM enterprise_connection_queue WHERE state NOT IN ('delivered', 'failed')}, 'copy'), 'held 3', 'the copy holds what was unfinished');
 eval { wait_until(sub { query($node, $unfinished) eq '' }, 'delivery', 30) };
 is(query($node, $unfinished), '', 'the original delivers it');

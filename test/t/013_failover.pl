@@ -85,7 +85,7 @@ sub states
 {
 	my ($of, @requests) = @_;
 
-	return query($of, sprintf q{SELECT string_agg(state, ' ' ORDER BY id) FROM enterprise_connection_requests WHERE id IN (%s)}, join ', ', @requests);
+	return query($of, sprintf q{SELECT string_agg(state::text, ' ' ORDER BY id) FROM enterprise_connection_requests WHERE id IN (%s)}, join ', ', @requests);
 }
 
 sub are_delivered

@@ -129,14 +129,14 @@ while ($text =~ /notification "pg_clerk" with payload "(.*)" received from/g)
 {
 	my $payload = parse_json($1);
 
-	is(join(', ', sort keys %$payload), 'connection, request, state', 'a notification has these members only');
+	is(join(', ', sort keys %$payload), 'connection, key, request, state', 'a notification has these members only');
 	$told{ $payload->{request} } = $payload;
 }
 my $id = $session->query("SELECT connection_id FROM enterprise_connection_requests WHERE id = $request{delivered}");
 like($id, qr/^entconn_/, 'it was created');
-is_deeply($told{ $request{delivered} }, { request => $request{delivered}, state => 'delivered', connection => $id }, 'of one that is delivered');
-is_deeply($told{ $request{failed} }, { request => $request{failed}, state => 'failed', connection => undef }, 'of one that has failed');
-is_deeply($told{ $request{nothing} }, { request => $request{nothing}, state => 'delivered', connection => undef }, 'of a delete that had nothing to delete');
+is_deeply($told{ $request{delivered} }, { request => $request{delivered}, key => undef, state => 'delivered', connection => $id }, 'of one that is delivered');
+is_deeply($told{ $request{failed} }, { request => $request{failed}, key => undef, state => 'failed', connection => undef }, 'of one that has failed');
+is_deeply($told{ $request{nothing} }, { request => $request{nothing}, key => 'nothing', state => 'delivered', connection => undef }, 'of a delete that had nothing to delete');
 unlike($text, qr/secret/, 'without a secret');
 
 # one that was taken away meanwhile: its answer counts for nothing
@@ -271,7 +271,7 @@ is_quick('second', sprintf(q{
 	CREATE USER MAPPING FOR PUBLIC SERVER clerk OPTIONS (secret_key 'sk_test_mock');
 	%s;
 	COMMIT}, $mock->url, create('at once')), 'DROP and CREATE EXTENSION in one transaction');
-ok(eval { wait_until(sub { $node->safe_psql('second', q{SELECT string_agg(state, ' ') FROM enterprise_connection_requests}) eq 'delivered' }, 'delivery', 30) },
+ok(eval { wait_until(sub { $node->safe_psql('second', q{SELECT string_agg(state::text, ' ') FROM enterprise_connection_requests}) eq 'delivered' }, 'delivery', 30) },
 	'what was enqueued there is delivered');
 ok(eval { wait_until(sub { worker('second') != $pid }, 'another worker', 10) }, 'there is another worker then');
 $mock->release;

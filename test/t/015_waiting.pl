@@ -155,9 +155,24 @@ is($node->safe_psql('postgres', q{SELECT state, count(*) FROM enterprise_connect
 my @requests = $mock->requests;
 is(join(',', map { $_->{body}{name} } @requests), 'Many 500', 'which is sent once');
 
+# One that somebody has spoilt is taken over by none, and ends nothing but itself
+for my $params ('NULL', q{'[1]'}, q{'"x"'})
+{
+	$node->safe_psql('postgres', qq{
+		SELECT count(enqueue_enterprise_connection('upsert', format('{"name": "Spoilt %s", "provider": "saml_okta", "domains": ["spoilt.example"]}', n)::jsonb, 'spoilt'))
+		FROM generate_series(1, 3) AS n;
+		UPDATE enterprise_connection_requests SET params = $params WHERE key = 'spoilt' AND params->>'name' = 'Spoilt 1'});
+	$node->safe_psql('postgres', 'CALL deliver_enterprise_connections()');
+	is($node->safe_psql('postgres', q{SELECT string_agg(state || coalesce(' ' || (error->>'message'), ''), ', ' ORDER BY id) FROM enterprise_connection_requests WHERE key = 'spoilt'}),
+		'superseded the request has no parameters, superseded, delivered', "params $params");
+	$node->safe_psql('postgres', q{DELETE FROM enterprise_connection_requests WHERE key = 'spoilt'});
+}
+$mock->reset;
+
 $node->safe_psql('postgres', q{
 	SELECT count(enqueue_enterprise_connection('update', '{"name": "Behind"}', 'many')) FROM generate_series(1, 2000);
-	UPDATE enterprise_connection_requests SET next_attempt_at = CASE WHEN next_attempt_at < 'infinity' THEN now() + interval '1 h' ELSE now() END
+	UPDATE enterprise_connection_requests SET next_attempt_at = CASE WHEN next_attempt_at < 'infinity' THEN now() + interval '1 h' ELSE now() END,
+		started_at = CASE WHEN next_attempt_at < 'infinity' THEN now() END
 	WHERE key = 'many' AND state = 'queued'});
 $other = enqueue('another');
 $node->safe_psql('postgres', 'CALL deliver_enterprise_connections()');
@@ -166,22 +181,132 @@ is($node->safe_psql('postgres', q{SELECT next_attempt_at = 'infinity', count(*) 
 	"f|1\nt|1999", 'the lane stands behind its first');
 $node->safe_psql('postgres', q{DELETE FROM enterprise_connection_requests WHERE key = 'many'});
 
-# No index is left out because the collation of an argument is another one
+# One whose first is locked
+$node->safe_psql('postgres', q{
+	SELECT count(enqueue_enterprise_connection('update', '{"name": "Behind"}', 'many')) FROM generate_series(1, 400);
+	UPDATE enterprise_connection_requests SET next_attempt_at = now() - interval '1 min' WHERE key = 'many'});
+$other = enqueue('another again');
+$session = session($node);
+$session->query(q{BEGIN; SELECT cancel_enterprise_connection_request(min(id)) FROM enterprise_connection_requests WHERE key = 'many'});
+$node->safe_psql('postgres', 'CALL deliver_enterprise_connections()');
+is(value($other, 'state'), 'delivered', 'so is what is due behind a long lane whose first is locked');
+$session->query('ROLLBACK');
+$session->stop;
+$node->safe_psql('postgres', q{DELETE FROM enterprise_connection_requests WHERE key = 'many'});
+
+# Many lanes whose first is tried again later, with one behind each
+$node->safe_psql('postgres', q{
+	SELECT count(enqueue_enterprise_connection('update', '{"name": "Later"}', 'later ' || n)) FROM generate_series(1, 400) AS n;
+	UPDATE enterprise_connection_requests SET next_attempt_at = now() + interval '1 h', attempts = 1, started_at = now() WHERE key LIKE 'later %'});
+$other = enqueue('in the middle');
+$node->safe_psql('postgres', q{
+	SELECT count(enqueue_enterprise_connection('update', '{"name": "Behind"}', 'later ' || n)) FROM generate_series(1, 200) AS n;
+	SELECT count(enqueue_enterprise_connection('update', '{"name": "Behind"}', 'later ' || n)) FROM generate_series(201, 400) AS n;
+	UPDATE enterprise_connection_requests SET next_attempt_at = now() - interval '1 min' WHERE key LIKE 'later %' AND attempts = 0 AND substr(key, 7)::int > 200});
+$node->safe_psql('postgres', 'CALL deliver_enterprise_connections()');
+is(value($other, 'state'), 'delivered', 'so is what is due between many that stand behind others');
+
+# ... and with all of these locked, it is not looked at again and again
+$node->safe_psql('postgres', q{UPDATE enterprise_connection_requests SET next_attempt_at = now() WHERE key LIKE 'later %' AND attempts = 0});
+$session = session($node);
+$session->query(q{BEGIN; SELECT count(cancel_enterprise_connection_request(id)) FROM enterprise_connection_requests WHERE key LIKE 'later %' AND attempts = 0});
+$node->append_conf('postgresql.conf', 'pg_clerk.worker = on');
+$node->reload;
+is_quiet('many locked behind others');
+$node->append_conf('postgresql.conf', 'pg_clerk.worker = off');
+$node->reload;
+$session->query('ROLLBACK');
+$session->stop;
+$node->safe_psql('postgres', q{DELETE FROM enterprise_connection_requests WHERE key LIKE 'later %'});
+
+# ---------------------------------------------------------------------------
+# Two sessions that deliver, side by side
+# ---------------------------------------------------------------------------
+sub states_of
+{
+	my ($key) = @_;
+
+	return $node->safe_psql('postgres', qq{SELECT string_agg(state::text, ' ' ORDER BY id) FROM enterprise_connection_requests WHERE key = '$key' AND operation = 'update'});
+}
+
+my $deliver = 'CALL deliver_enterprise_connections()';
+$mock->reset;
+$node->safe_psql('postgres', q{
+	TRUNCATE enterprise_connections, enterprise_connection_requests;
+	ALTER SERVER clerk OPTIONS (ADD timeout '2s');
+	SELECT count(enqueue_enterprise_connection('upsert', format('{"name": "%s", "provider": "saml_okta", "domains": ["%1$s.example"]}', key)::jsonb, key))
+	FROM unnest(ARRAY['a', 'b']) AS key});
+$node->safe_psql('postgres', $deliver);
+my $id_of_a = $node->safe_psql('postgres', q{SELECT id FROM enterprise_connections WHERE key = 'a'});
+my $hold = { match => { method => 'PATCH', path => "/enterprise_connections/$id_of_a" }, hold => \1, real => \1 };
+$mock->forget;
+$mock->script($hold);
+$node->safe_psql('postgres', q{
+	SELECT count(enqueue_enterprise_connection('update', jsonb_build_object('name', key || n), key))
+	FROM unnest(ARRAY['a', 'b']) AS key, generate_series(1, 2) AS n});
+my ($first, $second) = map { session($node) } 1 .. 2;
+$first->send($deliver);
+wait_until(sub { states_of('a') eq 'sending queued' && states_of('b') eq 'delivered delivered' }, 'one that is held', 20);
+$second->query($deliver);
+is(states_of('a'), 'sending queued', 'the other session leaves what stands behind it alone');
+$second->query(q{SELECT enqueue_enterprise_connection('update', '{"name": "a3"}', 'a')});
+$mock->release;
+$first->finish;
+is(states_of('a'), 'delivered delivered delivered', 'the first goes on with it, and with what has come since');
+is(join(' ', map { $_->{body}{name} } $mock->requests), 'a1 b1 b2 a2 a3', 'each is sent once, a key\'s in order')
+  or diag join ' ', map { $_->{body}{name} } $mock->requests;
+
+# One of them ends: what it had claimed is taken over when its lease is over
+$mock->script($hold);
+$node->safe_psql('postgres', q{SELECT count(enqueue_enterprise_connection('update', jsonb_build_object('name', 'a' || n), 'a')) FROM generate_series(4, 5) AS n});
+$first->send($deliver);
+wait_until(sub { states_of('a') =~ /sending queued$/ }, 'one that is held', 20);
+$node->safe_psql('postgres', sprintf 'SELECT pg_terminate_backend(%d)', $first->pid);
+wait_until(sub { process_gone($first->pid) }, 'the session to end', 20);
+$second->query($deliver);
+like(states_of('a'), qr/sending queued$/, 'not before');
+wait_until(sub { $node->safe_psql('postgres', q{SELECT next_attempt_at < now() FROM enterprise_connection_requests WHERE state = 'sending'}) eq 't' }, 'the end of the lease', 20);
+$second->query($deliver);
+is(states_of('a'), join(' ', ('delivered') x 5), 'then it is, and what stands behind it');
+$first->stop;
+
+# Nothing is left behind in memory by what is delivered
+SKIP:
+{
+	my $status = sprintf '/proc/%d/status', $second->pid;
+	my $anonymous = sub { return slurp_file($status) =~ /^RssAnon:\s+(\d+) kB/m ? $1 : 0 };
+	my @sizes;
+
+	skip 'no RssAnon', 1 unless -r $status && $anonymous->();
+	for my $count (300, 300, 1500)
+	{
+		$second->query(qq{
+			SELECT count(enqueue_enterprise_connection('upsert', format('{"name": "M%s", "provider": "saml_okta", "domains": ["m%1\$s.example"]}', n)::jsonb, 'm:' || n))
+			FROM generate_series(1, $count) AS n});
+		$second->query($deliver);
+		push @sizes, $anonymous->();
+	}
+	cmp_ok($sizes[2] - $sizes[1], '<', 4000, "memory does not grow: @sizes kB");
+}
+$second->stop;
+$node->safe_psql('postgres', q{ALTER SERVER clerk OPTIONS (DROP timeout)});
+
+# Nothing reads all of the outbox
 SKIP: {
 	skip 'no auto_explain', 2 if $node->psql('postgres', q{LOAD 'auto_explain'}) != 0;
-	for my $statement (
-		q{SELECT * FROM enterprise_connection_advance_lane('key a', 'clerk')},
-		q{SELECT * FROM enterprise_connection_sweep_lanes('key a', 'clerk', 1)})
-	{
-		my ($status, $out, $err) = $node->psql('postgres', qq{
-			LOAD 'auto_explain';
-			SET auto_explain.log_min_duration = 0;
-			SET auto_explain.log_nested_statements = on;
-			SET auto_explain.log_level = notice;
-			$statement});
-		my @conditions = $err =~ /(Index Cond: .*lane.*)/g;
-		ok(@conditions, "by its index: $statement") or diag $err;
-	}
+	$node->safe_psql('postgres', q{
+		SELECT enqueue_enterprise_connection('upsert', format('{"name": "%s", "provider": "saml_okta"}', n)::jsonb, 'explained') FROM generate_series(1, 3) AS n;
+		UPDATE enterprise_connection_requests SET next_attempt_at = 'infinity' WHERE key = 'explained'});
+	my ($status, $out, $err) = $node->psql('postgres', q{
+		LOAD 'auto_explain';
+		SET auto_explain.log_min_duration = 0;
+		SET auto_explain.log_nested_statements = on;
+		SET auto_explain.log_level = notice;
+		CALL deliver_enterprise_connections()});
+	my @scans = $err =~ /(Seq Scan on enterprise_connection_requests.*|(?:Hash|Merge) Join)/g;
+	is("@scans", '', 'by indexes') or diag $err;
+	my @lanes = $err =~ /Index Cond: .*lane/g;
+	ok(@lanes > 3, 'and lanes by theirs');
 }
 
 # ---------------------------------------------------------------------------
@@ -210,8 +335,8 @@ SKIP:
 }
 
 # ---------------------------------------------------------------------------
-# Who gives up domains first is not refused any more: what Clerk answers counts,
-# although another of the key has been enqueued meanwhile
+# Domains that move, of which only one request is sent at a time: who gives up
+# a domain comes to it
 # ---------------------------------------------------------------------------
 sub upsert
 {
@@ -224,18 +349,11 @@ sub upsert
 $mock->reset;
 $node->safe_psql('postgres', 'TRUNCATE enterprise_connections, enterprise_connection_requests; ALTER SERVER clerk OPTIONS (ADD max_concurrency $$1$$)');
 is_delivered($_, 'a connection')
-  for split /\n/, $node->safe_psql('postgres', upsert('one', 'a', 'x') . upsert('two', 'b', 'y'));
-$mock->script({ match => { method => 'PATCH', body_contains => '["y.example"]' }, hold => \1, real => \1 },
-	{ match => { method => 'PATCH', body_contains => '["x.example","b.example"]' }, skip => 1, hold => \1, real => \1 },
-	{ match => { method => 'PATCH', body_contains => 'two again' }, hold => \1, real => \1 });
-my ($one, $two) = split /\n/, $node->safe_psql('postgres', 'BEGIN;' . upsert('one', 'x', 'b') . upsert('two', 'y', 'a') . 'COMMIT');
-wait_until(sub { grep { $_->{method} eq 'PATCH' && $_->{raw_body} !~ /name/ } $mock->requests }, 'what gives up a domain', 40);
-$request = $node->safe_psql('postgres', q{SELECT enqueue_enterprise_connection('upsert', '{"name": "two again"}', 'two')});
-$mock->release;
-wait_until(sub { value($two, 'awaits') || value($two, 'state') ne 'sending' }, 'its answer', 40);
-is($node->safe_psql('postgres', q{SELECT domains FROM enterprise_connections WHERE key = 'two'}), '{y.example}', 'what is left is tracked');
-wait_until(sub { $mock->release; value($request, 'state') eq 'delivered' }, 'both', 40);
-is_delivered($one, 'the other one has it now');
+  for split /\n/, $node->safe_psql('postgres', upsert('one', 'a', 'x') . upsert('two', 'b') . upsert('three', 'c'));
+is_delivered($_, 'a domain moves on along three connections')
+  for split /\n/, $node->safe_psql('postgres', 'BEGIN;' . upsert('three', 'c', 'b') . upsert('two', 'x') . upsert('one', 'a') . 'COMMIT');
+is($node->safe_psql('postgres', q{SELECT string_agg(key || ' ' || domains::text, ' ' ORDER BY key) FROM enterprise_connections}),
+	'one {a.example} three {c.example,b.example} two {x.example}', 'each has its own');
 $node->safe_psql('postgres', 'ALTER SERVER clerk OPTIONS (DROP max_concurrency)');
 
 # ---------------------------------------------------------------------------

@@ -7,7 +7,12 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "connections.h"
@@ -16,20 +21,23 @@
 #include "http.h"
 #include "json.h"
 #include "miscadmin.h"
-#include "outbox.h"
+#include "origin.h"
+#include "outbox/requests.h"
+#include "outbox/states.h"
 #include "params.h"
 #include "report.h"
-#include "requests.h"
 #include "statements.h"
+#include "tracking.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/xid8.h"
 #include "wake.h"
-
-/* How often await_enterprise_connection looks, in ms: first and later. */
-#define AWAIT_FIRST 5
-#define AWAIT_LAST 200
 
 PG_FUNCTION_INFO_V1(enqueue_enterprise_connection);
 PG_FUNCTION_INFO_V1(await_enterprise_connection);
@@ -38,16 +46,19 @@ PG_FUNCTION_INFO_V1(cancel_enterprise_connection_request);
 
 #define EQUALS " OPERATOR(pg_catalog.=) "
 
+/*
+ * An id that is there already is met once, or as often as others enqueue at the
+ * same time.
+ */
+#define MAX_ENQUEUE_TRIES 100
+
+/* Each priority that is in use costs each claim a look. */
+#define MAX_PRIORITY 1000
+
 /* The oid of who has enqueued a request; null if that role is gone. */
 #define ROLE_OF_ROW "(SELECT r.oid FROM pg_catalog.pg_roles r" \
 	" WHERE CASE WHEN q.origin" EQUALS "pg_catalog.enterprise_connection_origin()" \
 	" THEN r.oid" EQUALS "q.role_oid ELSE r.rolname" EQUALS "q.role END)"
-
-static ClerkStatement merge_params_statement = {
-	.text = "SELECT pg_catalog.enterprise_connection_params_merge($1, $2)",
-	.nargs = 2,
-	.args = {JSONBOID, JSONBOID},
-};
 
 static ClerkStatement look_statement = {
 	.text = "SELECT " ROLE_OF_ROW ", q.state, q.error, q.superseded_by,"
@@ -56,16 +67,14 @@ static ClerkStatement look_statement = {
 	"(SELECT k.connection FROM %1$s.enterprise_connections k WHERE k.server" EQUALS "q.server AND k.id" EQUALS "q.connection_id),"
 	" pg_catalog.jsonb_build_object('id', q.connection_id, 'object', 'enterprise_connection', 'deleted', true)) END,"
 	" q.error OPERATOR(pg_catalog.#>>) '{errors,0,code}', q.error OPERATOR(pg_catalog.#>>) '{errors,0,meta,param_name}',"
-	" q.server"
+	" q.server, q.key"
 	" FROM %1$s.enterprise_connection_requests q WHERE q.id" EQUALS "$1",
 	.nargs = 1,
 	.args = {INT8OID},
 };
 
 static ClerkStatement lock_statement = {
-	.text = "SELECT " ROLE_OF_ROW ", q.state, q.server, q.operation, q.lane,"
-	" EXISTS (SELECT FROM %1$s.enterprise_connection_requests n WHERE n.lane" EQUALS "q.lane AND n.server" EQUALS "q.server"
-	" AND n.id OPERATOR(pg_catalog.>) q.id AND n.state OPERATOR(pg_catalog.<>) 'cancelled'), q.scrubbed"
+	.text = "SELECT " ROLE_OF_ROW ", q.state, q.server, q.operation, q.lane, q.scrubbed, q.key"
 	" FROM %1$s.enterprise_connection_requests q WHERE q.id" EQUALS "$1 FOR UPDATE",
 	.nargs = 1,
 	.args = {INT8OID},
@@ -90,22 +99,35 @@ static ClerkStatement hurry_statement = {
 };
 
 static ClerkStatement cancel_statement = {
-	.text = "UPDATE %1$s.enterprise_connection_requests q SET state = 'cancelled', finished_at = pg_catalog.clock_timestamp(), awaits = NULL,"
+	.text = "UPDATE %1$s.enterprise_connection_requests q SET state = 'cancelled', finished_at = pg_catalog.clock_timestamp(),"
 	" params = pg_catalog.enterprise_connection_without_secrets(q.params) WHERE q.id" EQUALS "$1",
 	.nargs = 1,
 	.args = {INT8OID},
 };
 
-/*
- * Unless the request stood behind another one, and so in nobody's way: that
- * one is left alone.
- */
+/* The next of its lane goes on, if it was put at infinity. */
 static ClerkStatement advance_statement = {
-	.text = "SELECT pg_catalog.enterprise_connection_advance_lane($1, $2) WHERE NOT EXISTS"
-	" (SELECT FROM %1$s.enterprise_connection_requests q WHERE q.lane" EQUALS "$1 AND q.server" EQUALS "$2"
-	" AND q.id OPERATOR(pg_catalog.<) $3 AND q.state" EQUALS "ANY (ARRAY['queued', 'sending', 'in_doubt']))",
-	.nargs = 3,
-	.args = {TEXTOID, NAMEOID, INT8OID},
+	.text = "UPDATE %1$s.enterprise_connection_requests q SET next_attempt_at = pg_catalog.clock_timestamp()"
+	" WHERE q.next_attempt_at" EQUALS "'infinity' AND q.id" EQUALS "(SELECT n.id FROM %1$s.enterprise_connection_requests n"
+	" WHERE n.server" EQUALS "$2 AND n.lane" EQUALS "$1 AND n.state OPERATOR(pg_catalog.<=) 'queued' ORDER BY n.state, n.id LIMIT 1)",
+	.nargs = 2,
+	.args = {TEXTOID, NAMEOID},
+};
+
+static ClerkStatement enqueue_statement = {
+	.text = "INSERT INTO %1$s.enterprise_connection_requests"
+	" (server, server_oid, role, role_oid, origin, timeline, operation, key, connection_id, params, lane, next_attempt_at, priority)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7::%1$s.enterprise_connection_operation, $8, $9, $10, $11,"
+	" CASE WHEN $12 THEN 'infinity' ELSE pg_catalog.now() END, $13)"
+	" ON CONFLICT (id) DO NOTHING RETURNING id",
+	.nargs = 13,
+	.args = {NAMEOID, OIDOID, NAMEOID, OIDOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, BOOLOID, INT2OID},
+};
+
+static ClerkStatement mend_sequence_statement = {
+	.text = "SELECT pg_catalog.setval($1, (SELECT pg_catalog.max(q.id) FROM %1$s.enterprise_connection_requests q))",
+	.nargs = 1,
+	.args = {REGCLASSOID},
 };
 
 /*-------------------------------------------------------------------------
@@ -127,17 +149,7 @@ stored_params(const ClerkParams *read, Jsonb *given)
 		body = DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(body),
 												  CStringGetTextDatum("provider")));
 	if (read->patch != NULL)
-	{
-		MemoryContext caller = CurrentMemoryContext;
-		Datum		values[] = {JsonbPGetDatum(body), JsonbPGetDatum(clerk_params_body_jsonb(read->patch))};
-		bool		isnull;
-
-		SPI_connect();
-		clerk_run(&merge_params_statement, values, NULL, false);
-		MemoryContextSwitchTo(caller);
-		body = DatumGetJsonbPCopy(clerk_row_datum(0, 1, &isnull));
-		SPI_finish();
-	}
+		body = clerk_jsonb_merge(body, clerk_params_body_jsonb(read->patch));
 	return body;
 }
 
@@ -173,13 +185,167 @@ warn_of_held(const ClerkSettings *settings)
 					 "SELECT arm_enterprise_connections(%s).", quote_literal_cstr(settings->server_name))));
 }
 
+static void
+warn_if_not_served(void)
+{
+	static bool warned = false;
+
+	if (warned || clerk_wake_served())
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("no worker of pg_clerk delivers what is enqueued here"),
+			 errhint("Add pg_clerk to shared_preload_libraries and restart, or run CALL deliver_enterprise_connections() now and then.")));
+}
+
+/*
+ * What is delivered in order: the key's requests, and those that name the
+ * same connection by its id.
+ */
+static char *
+request_lane(const char *server, const char *key, const char *connection_id)
+{
+	if (key == NULL && connection_id != NULL)
+		key = clerk_tracked_key(server, connection_id);
+	if (key != NULL)
+		return psprintf("key %s", key);
+	return connection_id ? psprintf("id %s", connection_id) : NULL;
+}
+
+static Datum
+row_column(Relation rel, HeapTuple tuple, const char *name, bool *isnull)
+{
+	return heap_getattr(tuple, get_attnum(RelationGetRelid(rel), name), RelationGetDescr(rel), isnull);
+}
+
+/*
+ * As of now, whatever the transaction's snapshot, and without a predicate
+ * lock, for which serializable transactions that enqueue would fail each other.
+ * The last unfinished request of the lane tells.
+ */
+ClerkLane
+clerk_lane(const char *server, const char *lane, int *priority)
+{
+	Relation	rel = table_open(clerk_catalog()->requests, AccessShareLock);
+	Relation	index = index_open(clerk_catalog()->lanes, AccessShareLock);
+	const int16 *columns = index->rd_index->indkey.values;
+	ClerkLane	result = CLERK_LANE_FREE;
+	NameData	name;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	/* Its first two columns: the server and the lane. */
+	ScanKeyInit(&keys[0], columns[0], BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
+	ScanKeyEntryInitialize(&keys[1], 0, columns[1], BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(lane));
+	scan = systable_beginscan_ordered(rel, index, SnapshotSelf, 2, keys);
+	while (result == CLERK_LANE_FREE &&
+		   HeapTupleIsValid(tuple = systable_getnext_ordered(scan, BackwardScanDirection)))
+	{
+		bool		unfinished;
+		bool		isnull;
+
+		(void) row_column(rel, tuple, "finished_at", &unfinished);
+		if (!unfinished)
+			continue;
+		result = FullTransactionIdEquals(DatumGetFullTransactionId(row_column(rel, tuple, "xact", &isnull)),
+										 GetTopFullTransactionIdIfAny()) ? CLERK_LANE_OURS : CLERK_LANE_TAKEN;
+		if (priority != NULL)
+			*priority = DatumGetInt16(row_column(rel, tuple, "priority", &isnull));
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * What stands behind a request of this very transaction is put at infinity: both
+ * are seen at the same time, so the one before will bring it forward.  But if
+ * that is of lower priority, the new one stays due, so that it stands for the
+ * lane.
+ */
+static bool
+stands_behind(const char *server, const char *lane, int priority)
+{
+	int			before;
+
+	return lane != NULL && clerk_lane(server, lane, &before) == CLERK_LANE_OURS && before <= priority;
+}
+
+static int64
+insert_request(const ClerkSettings *settings, const char *operation, Jsonb *params,
+			   const char *key, const char *connection_id, int priority)
+{
+	const char *server = settings->server_name;
+	char	   *lane = request_lane(server, key, connection_id);
+	NameData	server_name;
+	NameData	role_name;
+	bool		isnull;
+	int64		id;
+	const char *texts[] = {key, connection_id, NULL, lane};
+	char		nulls[13];
+	Datum		values[13] = {
+		clerk_name_datum(&server_name, server),
+		ObjectIdGetDatum(settings->server),
+		clerk_name_datum(&role_name, GetUserNameFromId(GetUserId(), false)),
+		ObjectIdGetDatum(GetUserId()),
+		Int64GetDatum(clerk_origin_fingerprint()),
+		Int32GetDatum((int32) clerk_timeline()),
+		CStringGetTextDatum(operation),
+		[9] = PointerGetDatum(params),
+		[11] = BoolGetDatum(stands_behind(server, lane, priority)),
+		[12] = Int16GetDatum((int16) priority),
+	};
+
+	memset(nulls, ' ', sizeof(nulls));
+	for (int i = 0; i < (int) lengthof(texts); i++)
+	{
+		if (texts[i] != NULL)
+			values[7 + i] = CStringGetTextDatum(texts[i]);
+		else if (values[7 + i] == (Datum) 0)
+			nulls[7 + i] = 'n';
+	}
+	SPI_connect();
+	clerk_run(&enqueue_statement, values, nulls, false);
+
+	/*
+	 * The id is there already: rows were restored without their sequence, or
+	 * somebody has set it back (pg_write_all_data is enough).
+	 */
+	for (int tries = 0; SPI_processed == 0; tries++)
+	{
+		Datum		sequence = ObjectIdGetDatum(get_relname_relid("enterprise_connection_requests_id_seq",
+																  clerk_catalog()->namespace));
+
+		CHECK_FOR_INTERRUPTS();
+		if (tries == MAX_ENQUEUE_TRIES)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("could not enqueue the request"),
+					 errdetail("A trigger on the table enterprise_connection_requests leaves the row out.")));
+		clerk_run(&mend_sequence_statement, &sequence, NULL, true);
+		clerk_run(&enqueue_statement, values, nulls, false);
+	}
+	id = DatumGetInt64(clerk_row_datum(0, 1, &isnull));
+	SPI_finish();
+	return id;
+}
+
 int64
 clerk_enqueue_checked(const ClerkSettings *settings, const char *operation, Jsonb *params,
-					  const char *key, const char *id)
+					  const char *key, const char *id, int priority)
 {
+	int64		request;
+
 	if (settings->origin == CLERK_ORIGIN_ELSEWHERE)
 		warn_of_held(settings);
-	return clerk_enqueue(settings, operation, params, key, id);
+	request = insert_request(settings, operation, params, key, id, priority);
+	clerk_wake_at_commit();
+	warn_if_not_served();
+	return request;
 }
 
 static void
@@ -193,24 +359,24 @@ refuse(const char *operation, const char *what)
 static void
 check_operation(const char *operation, Jsonb *params, const char *key, const char *id)
 {
-	bool		creates = strcmp(operation, "create") == 0;
-	bool		upserts = strcmp(operation, "upsert") == 0;
-	bool		deletes = strcmp(operation, "delete") == 0;
+	ClerkOutboxOperation found;
+	const ClerkOperationInfo *info;
 
-	if (!creates && !upserts && !deletes && strcmp(operation, "update") != 0)
+	if (!clerk_find_operation(operation, &found))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown operation \"%s\"", operation),
 				 errhint("It must be \"create\", \"update\", \"upsert\" or \"delete\".")));
-	if ((creates || upserts) && id != NULL)
+	info = &clerk_operations[found];
+	if (!info->takes_id && id != NULL)
 		refuse(operation, "takes no id");
-	if (upserts && key == NULL)
+	if (info->needs_key && key == NULL)
 		refuse(operation, "needs a key");
-	if (!creates && !upserts && key == NULL && id == NULL)
+	if (info->takes_id && key == NULL && id == NULL)
 		refuse(operation, "needs a key or an id");
-	if (!creates && !upserts && key != NULL && id != NULL)
+	if (info->takes_id && key != NULL && id != NULL)
 		refuse(operation, "takes a key or an id, not both");
-	if (deletes && params != NULL)
+	if (!info->takes_params && params != NULL)
 		refuse(operation, "takes no params");
 	if (id != NULL)
 		clerk_api_check_id(id);
@@ -219,7 +385,7 @@ check_operation(const char *operation, Jsonb *params, const char *key, const cha
 }
 
 /*
- * enqueue_enterprise_connection(operation text, params jsonb, key text, id text, server name)
+ * enqueue_enterprise_connection(operation text, params jsonb, key text, id text, server name, priority integer)
  */
 Datum
 enqueue_enterprise_connection(PG_FUNCTION_ARGS)
@@ -228,15 +394,21 @@ enqueue_enterprise_connection(PG_FUNCTION_ARGS)
 	Jsonb	   *params = clerk_jsonb_argument(fcinfo, 1);
 	char	   *key = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
 	char	   *id = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
+	int			priority = PG_ARGISNULL(5) ? 0 : PG_GETARG_INT32(5);
 	ClerkSettings *settings;
 
 	clerk_prevent_write("enqueue_enterprise_connection()");
 	operation = clerk_text_argument(fcinfo, 0, "operation");
 	check_operation(operation, params, key, id);
+	if (priority < -MAX_PRIORITY || priority > MAX_PRIORITY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("priority %d is out of range", priority),
+				 errhint("It must be between %d and %d; lower numbers go first.", -MAX_PRIORITY, MAX_PRIORITY)));
 	settings = clerk_settings(clerk_server_argument(fcinfo, 4), CLERK_USE_ENQUEUE);
 	if (strcmp(operation, "delete") != 0)
 		params = clerk_check_request_params(settings, operation, params);
-	PG_RETURN_INT64(clerk_enqueue_checked(settings, operation, params, key, id));
+	PG_RETURN_INT64(clerk_enqueue_checked(settings, operation, params, key, id, priority));
 }
 
 /*-------------------------------------------------------------------------
@@ -256,6 +428,7 @@ typedef struct Look
 	bool		mine;			/* of this transaction */
 	Jsonb	   *connection;		/* of one that is delivered; what a deletion answers if it is gone */
 	char	   *server;
+	char	   *key;
 } Look;
 
 static Oid
@@ -302,6 +475,7 @@ look_at(int64 id, Look *look)
 		look->code = clerk_row_text(0, 7);
 		look->param_name = clerk_row_text(0, 8);
 		look->server = clerk_row_text(0, 9);
+		look->key = clerk_row_text(0, 10);
 	}
 	SPI_finish();
 }
@@ -360,32 +534,56 @@ raise_stored_error(const Look *look)
 }
 
 /*
- * await_enterprise_connection(request bigint, timeout interval)
+ * When the time is up; -1: never.
  */
-Datum
-await_enterprise_connection(PG_FUNCTION_ARGS)
+static int64
+end_of(Interval *timeout)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+															  TimestampTzGetDatum(now),
+															  IntervalPGetDatum(timeout)));
+
+	return clerk_http_now() + (end > now ? (end - now) / 1000 : 0);
+}
+
+/*
+ * Raises an error if the request will never be delivered.
+ */
+static bool
+is_delivered(const Look *look, int64 id, int64 superseded)
+{
+	check_role(look->role, look->found, id, superseded);
+	if (look->mine)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot await a request of this transaction"),
+				 errdetail("It is delivered after the transaction commits.")));
+	/* What has failed has done so for good, even if a later one was sent since. */
+	if (strcmp(look->state, "failed") == 0 || (strcmp(look->state, "superseded") == 0 && look->error != NULL))
+		raise_stored_error(look);
+	if (strcmp(look->state, "cancelled") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("request " INT64_FORMAT " was cancelled", id)));
+	if (strcmp(look->state, "delivered") != 0)
+		return false;
+	check_usage(look->server);
+	return true;
+}
+
+/*
+ * Wait until a request is delivered, or the one that has superseded it.
+ * Returns what it has come to, or NULL when the time is up.
+ */
+static Jsonb *
+wait_for(int64 id, int64 until)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk await",
 												  ALLOCSET_SMALL_SIZES);
-	int64		id;
 	int64		superseded = 0;
-	int64		until = -1;
-	int64		pause = AWAIT_FIRST;
 	Look		look;
 
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	id = PG_GETARG_INT64(0);
-	if (!PG_ARGISNULL(1))
-	{
-		Interval   *interval = PG_GETARG_INTERVAL_P(1);
-		TimestampTz now = GetCurrentTimestamp();
-		TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-																  TimestampTzGetDatum(now),
-																  IntervalPGetDatum(interval)));
-
-		until = clerk_http_now() + Max(end - now, 0) / 1000;
-	}
 	for (;;)
 	{
 		MemoryContext old;
@@ -394,39 +592,35 @@ await_enterprise_connection(PG_FUNCTION_ARGS)
 		old = MemoryContextSwitchTo(scratch);
 		look_at(id, &look);
 		MemoryContextSwitchTo(old);
-		check_role(look.role, look.found, id, superseded);
-		if (look.mine)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("cannot await a request of this transaction"),
-					 errdetail("It is delivered after the transaction commits.")));
-		if (strcmp(look.state, "delivered") == 0)
-		{
-			check_usage(look.server);
-			break;
-		}
+		if (is_delivered(&look, id, superseded))
+			return look.connection;
 		if (strcmp(look.state, "superseded") == 0)
 		{
 			superseded = id;
 			id = look.superseded_by;
 		}
-		else if (strcmp(look.state, "failed") == 0)
-			raise_stored_error(&look);
-		else if (strcmp(look.state, "cancelled") == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("request " INT64_FORMAT " was cancelled", id)));
 		else if (until >= 0 && clerk_http_now() >= until)
-			PG_RETURN_NULL();
+			return NULL;
 		else
-		{
-			int64		now = clerk_http_now();
-
-			clerk_http_pause(until < 0 ? now + pause : Min(now + pause, until));
-			pause = Min(pause * 2, AWAIT_LAST);
-		}
+			clerk_wake_wait(id, look.key, until);
 	}
-	PG_RETURN_JSONB_P(look.connection);
+}
+
+/*
+ * await_enterprise_connection(request bigint, timeout interval)
+ */
+Datum
+await_enterprise_connection(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *connection;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	connection = wait_for(PG_GETARG_INT64(0), PG_ARGISNULL(1) ? -1 : end_of(PG_GETARG_INTERVAL_P(1)));
+	clerk_wake_end_wait();
+	if (connection == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(connection);
 }
 
 /*-------------------------------------------------------------------------
@@ -440,7 +634,7 @@ typedef struct Locked
 	char	   *server;
 	char	   *operation;
 	char	   *lane;
-	bool		overtaken;
+	char	   *key;
 	bool		scrubbed;
 } Locked;
 
@@ -465,8 +659,8 @@ lock_request(int64 id, Locked *locked)
 		locked->server = clerk_row_text(0, 3);
 		locked->operation = clerk_row_text(0, 4);
 		locked->lane = clerk_row_text(0, 5);
-		locked->overtaken = DatumGetBool(clerk_row_datum(0, 6, &isnull));
-		locked->scrubbed = DatumGetBool(clerk_row_datum(0, 7, &isnull));
+		locked->scrubbed = DatumGetBool(clerk_row_datum(0, 6, &isnull));
+		locked->key = clerk_row_text(0, 7);
 	}
 	SPI_finish();
 	check_role(role, found, id, 0);
@@ -512,13 +706,13 @@ retry_enterprise_connection_request(PG_FUNCTION_ARGS)
 	id = PG_GETARG_INT64(0);
 	lock_request(id, &locked);
 	queued = strcmp(locked.state, "queued") == 0;
-	if (!queued && strcmp(locked.state, "failed") != 0)
-		wrong_state(id, &locked, "retry");
-	if (!queued && locked.overtaken)
+	if (strcmp(locked.state, "superseded") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot retry request " INT64_FORMAT ", which a later one of its key has overtaken", id),
-				 errhint("Enqueue what shall hold now as a new request, and cancel this one.")));
+				 errhint("Enqueue what shall hold now as a new request.")));
+	if (!queued && strcmp(locked.state, "failed") != 0)
+		wrong_state(id, &locked, "retry");
 	if (locked.scrubbed && params == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -550,11 +744,11 @@ cancel_enterprise_connection_request(PG_FUNCTION_ARGS)
 	if (strcmp(locked.state, "queued") != 0 && strcmp(locked.state, "failed") != 0)
 		wrong_state(id, &locked, "cancel");
 	run_on(&cancel_statement, id, NULL);
+	clerk_wake_finished(id, locked.key);
 	if (locked.lane != NULL)
 	{
 		NameData	server;
-		Datum		values[] = {CStringGetTextDatum(locked.lane), clerk_name_datum(&server, locked.server),
-		Int64GetDatum(id)};
+		Datum		values[] = {CStringGetTextDatum(locked.lane), clerk_name_datum(&server, locked.server)};
 
 		SPI_connect();
 		clerk_run(&advance_statement, values, NULL, true);

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef CLERK_DELIVER_H
-#define CLERK_DELIVER_H
+#ifndef CLERK_OUTBOX_DELIVER_H
+#define CLERK_OUTBOX_DELIVER_H
 
 /* Who delivers. */
 typedef struct ClerkDeliverer
@@ -17,7 +17,8 @@ typedef struct ClerkDeliverer
 	void		(*commit) (void);
 	bool		(*leave) (void);	/* between transactions: is it time to stop? */
 	bool		(*called) (void);	/* did something happen since the last begin? */
-	void		(*idle) (bool idle);	/* nothing is due or under way; or there is again */
+	void		(*idle) (int64 next);	/* before it waits or stops: when (ms) is something to be done if
+										 * nothing happens before?  0: now; PG_INT64_MAX: never */
 } ClerkDeliverer;
 
 /* pg_clerk.max_attempts; pg_clerk.retention, in s; pg_clerk.naptime, in ms. */
@@ -31,4 +32,4 @@ extern int	clerk_naptime;
  */
 extern void clerk_deliver(const ClerkDeliverer *deliverer);
 
-#endif							/* CLERK_DELIVER_H */
+#endif							/* CLERK_OUTBOX_DELIVER_H */

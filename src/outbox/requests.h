@@ -23,6 +23,19 @@ extern Jsonb *clerk_check_request_params(const ClerkSettings *settings, const ch
  * is held, with a warning.
  */
 extern int64 clerk_enqueue_checked(const ClerkSettings *settings, const char *operation,
-								   Jsonb *params, const char *key, const char *id);
+								   Jsonb *params, const char *key, const char *id, int priority);
+
+/*
+ * Does a lane ("key ...") of a server have an unfinished request now, and is the
+ * last of them one of this transaction?  Its priority, too, unless that is NULL.
+ */
+typedef enum ClerkLane
+{
+	CLERK_LANE_FREE,
+	CLERK_LANE_TAKEN,
+	CLERK_LANE_OURS
+} ClerkLane;
+
+extern ClerkLane clerk_lane(const char *server, const char *lane, int *priority);
 
 #endif							/* CLERK_REQUESTS_H */

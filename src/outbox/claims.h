@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ *
+ * claims.h
+ *		What the files that claim share: due.c looks at what is due, supersede.c
+ *		at what others make needless, claim.c claims.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_OUTBOX_CLAIMS_H
+#define CLERK_OUTBOX_CLAIMS_H
+
+#include "outbox/outbox.h"
+
+#define REQUESTS "%1$s.enterprise_connection_requests"
+
+/*
+ * Rows are found by their ids one by one, then updated where they are: a join by
+ * ids could be done the other way round, by going through all rows.
+ */
+#define PLACE(id) " CROSS JOIN LATERAL (SELECT t.ctid AS place FROM " REQUESTS " t WHERE t.id = " id " LIMIT 1) t"
+
+/* What is due but cannot be claimed, is looked at again after so many ms. */
+#define CLERK_LOOK_AGAIN 1000
+
+/* The first of a lane, one of which is due. */
+typedef struct Due
+{
+	int64		id;
+	int64		due;			/* the one that is due: itself, or one behind it */
+	ClerkState	state;
+	ClerkStep	step;
+	ClerkOutboxOperation operation;
+	char	   *lane;			/* NULL: none */
+	char	   *key;
+	char	   *connection_id;
+	int			claimer;		/* 0: none */
+	bool		ready;			/* its own time has come, too */
+	int			size;			/* of its document, as stored */
+	bool		elsewhere;		/* it may have been sent from there */
+	bool		followed;		/* an upsert, with another request behind it */
+	bool		overtakes;		/* something before it has failed */
+	bool		allowed;		/* not left out for a while, and of a role that is delivered for */
+} Due;
+
+/* What a claim does at one server, in a subtransaction. */
+typedef struct Claim
+{
+	const char *name;
+	Server	   *server;
+	const ClerkSettings *limits;
+	TimestampTz moment;
+	int			wanted;
+	bool		alone;			/* only one request: another one is not to be claimed */
+	bool		only_look;		/* find out what is locked */
+	int64		first;			/* the first that was to be claimed */
+	int			taken;
+	bool		moved;			/* others were merged, or put out of the way */
+} Claim;
+
+/* due.c */
+
+/* Look at so many rows that are due; a list of Due *.  Notes in the server whether there are more. */
+extern List *clerk_due_rows(Loop *loop, const Claim *claim, int limit);
+
+/* Is it to be looked up, not sent? */
+extern bool clerk_due_is_doubt(const Due *due);
+
+/*
+ * Choose what is claimed of them; doubts need no place: one listing is for all.
+ * *lanes: of each lane in which something that is due stands behind another,
+ * the first that does, if they are so many that they are to be put behind.
+ */
+extern List *clerk_due_choose(Loop *loop, Claim *claim, List *rows, List **lanes);
+extern void clerk_due_put_behind(Claim *claim, List *lanes);
+
+/* Leave a request out for a while. */
+extern void clerk_due_set_aside(Loop *loop, int64 id);
+
+/* When is the next one of the server due?  To loop->next_claim. */
+extern void clerk_due_note_next(Loop *loop, const Claim *claim);
+
+/* How many more may be sent to the server now; and when its pace is to let another one through. */
+extern int	clerk_due_places(const Loop *loop, const Server *server, const ClerkSettings *limits);
+extern void clerk_due_wait_for_pace(Loop *loop, const ClerkSettings *limits);
+
+/* Ids, as an array; a column of a row, 0 for null. */
+extern Datum clerk_ids_datum(const int64 *ids, int count);
+extern Datum clerk_row_value(uint64 row, int column);
+
+/* supersede.c: the id of one that is not to be claimed after all becomes 0 */
+extern void clerk_merge_upserts(Claim *claim, List *chosen);
+extern void clerk_overtake_failed(Loop *loop, const Claim *claim, List *chosen);
+
+#endif							/* CLERK_OUTBOX_CLAIMS_H */

@@ -1,0 +1,473 @@
+/*-------------------------------------------------------------------------
+ *
+ * due.c
+ *		What is due, and what of it is claimed.
+ *
+ * Of each lane (the requests of a key, or of an id) the first unfinished one is
+ * meant: so one that is due stands for its lane, and a row that people wait for
+ * brings forward the bulk work of its own key before it.
+ *
+ * Where many that are due stand behind others, they are put at infinity, out of
+ * the way; the one before brings the next one back when it is finished.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "executor/spi.h"
+#include "locks.h"
+#include "origin.h"
+#include "outbox/claims.h"
+#include "pace.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "wake.h"
+
+/* If so many of them do, they are put out of the way: at most so many at a time. */
+#define MANY_BEHIND 50
+#define PUT_BEHIND 2000
+
+/*
+ * Documents on their way, in bytes, all together.  What is stored compressed
+ * counts as so many times its size.
+ */
+#define MAX_DOCUMENTS (64 * 1024 * 1024)
+#define COMPRESSION 16
+
+/* A session that delivers by itself waits so many ms for a server's pace. */
+#define SHORT_PAUSE 2000
+
+/* Sockets of which a server that has one does not get another. */
+#define RESERVED_SOCKETS 16
+
+/* The priorities that the server's requests have, one after the other. */
+#define PRIORITIES \
+	"WITH RECURSIVE priorities (priority) AS (" \
+	" (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $1 AND q.finished_at IS NULL" \
+	" ORDER BY q.priority LIMIT 1)" \
+	" UNION ALL SELECT (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $1 AND q.finished_at IS NULL" \
+	" AND q.priority > p.priority ORDER BY q.priority LIMIT 1)" \
+	" FROM priorities p WHERE p.priority IS NOT NULL) "
+
+/*
+ * What is unfinished in a lane is asked for as state <= 'queued', and in the
+ * order of state and id, or by state = 'failed' alone: of all indexes, only that
+ * of the lanes can answer, however short the outbox was when the plan was made.
+ *
+ * Of each that is due, the first of its lane.  The rows come in the order of the priorities. */
+#define DUE(order) \
+	PRIORITIES \
+	"SELECT h.id, h.state, h.step, h.operation, h.lane, h.key, h.connection_id, h.claimer, d.id," \
+	" h.next_attempt_at <= $2 OR h.next_attempt_at = 'infinity', pg_column_size(h.params)," \
+	" (h.origin, h.server_oid, h.timeline) IS DISTINCT FROM ($7, $8, $9)," \
+	" h.operation = 'upsert' AND h.state = 'queued' AND (SELECT n.id FROM " REQUESTS " n WHERE n.server = $1" \
+	" AND n.lane = h.lane AND n.state <= 'queued' ORDER BY n.state, n.id OFFSET 1 LIMIT 1) IS NOT NULL," \
+	" (SELECT f.id FROM " REQUESTS " f WHERE f.server = $1 AND f.lane = h.lane AND f.state = 'failed' LIMIT 1) < h.id," \
+	" h.id <> ALL ($4) AND ($5::oid IS NULL OR enterprise_connection_is_of(h.origin, h.role_oid, h.role, $5))" \
+	" FROM priorities p CROSS JOIN LATERAL (SELECT q.* FROM " REQUESTS " q" \
+	" WHERE q.server = $1 AND q.priority = p.priority AND q.finished_at IS NULL AND q.next_attempt_at <= $2" \
+	" AND q.id <> ALL ($4) AND ($6 OR q.state <> 'in_doubt')" \
+	" AND ($5::oid IS NULL OR enterprise_connection_is_of(q.origin, q.role_oid, q.role, $5))" \
+	" ORDER BY q.next_attempt_at " order ", q.id " order " LIMIT $3) d" \
+	" CROSS JOIN LATERAL (SELECT d.* WHERE d.lane IS NULL UNION ALL (SELECT x.* FROM " REQUESTS " x" \
+	" WHERE x.server = $1 AND x.lane = d.lane AND x.state <= 'queued' ORDER BY x.state, x.id LIMIT 1)) h LIMIT $3"
+
+static ClerkStatement due_statements[] = {
+	{
+		.text = DUE(""),
+		.nargs = 9,
+		.args = {NAMEOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID, OIDOID, BOOLOID, INT8OID, OIDOID, INT4OID},
+	},
+	{
+		.text = DUE("DESC"),
+		.nargs = 9,
+		.args = {NAMEOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID, OIDOID, BOOLOID, INT8OID, OIDOID, INT4OID},
+	},
+};
+
+static ClerkStatement next_due_statement = {
+	.text = PRIORITIES "SELECT min(n.at) FROM priorities p CROSS JOIN LATERAL (SELECT q.next_attempt_at AS at FROM " REQUESTS " q"
+	" WHERE q.server = $1 AND q.priority = p.priority AND q.finished_at IS NULL AND q.next_attempt_at > $2"
+	" AND q.next_attempt_at < 'infinity' ORDER BY q.next_attempt_at LIMIT 1) n",
+	.nargs = 2,
+	.args = {NAMEOID, TIMESTAMPTZOID},
+};
+
+static ClerkStatement servers_statement = {
+	.text = "WITH RECURSIVE s (server) AS ("
+	" (SELECT q.server FROM " REQUESTS " q WHERE q.finished_at IS NULL ORDER BY q.server LIMIT 1)"
+	" UNION ALL SELECT (SELECT q.server FROM " REQUESTS " q WHERE q.finished_at IS NULL AND q.server > s.server"
+	" ORDER BY q.server LIMIT 1) FROM s WHERE s.server IS NOT NULL)"
+	" SELECT server FROM s WHERE server IS NOT NULL",
+};
+
+/* What is due but not the first of its lane, from the first one that was seen on. */
+static ClerkStatement put_behind_statement = {
+	.text = "UPDATE " REQUESTS " q SET next_attempt_at = 'infinity' WHERE q.id = ANY (ARRAY("
+	"SELECT l.id FROM " REQUESTS " l WHERE l.state = 'queued' AND l.next_attempt_at <= $4 AND l.id = ANY (ARRAY("
+	"SELECT x.id FROM unnest($2, $3) AS o (id, lane) CROSS JOIN LATERAL (SELECT b.id FROM " REQUESTS " b WHERE b.server = $1"
+	" AND b.lane = o.lane AND b.state <= 'queued' AND (b.state, b.id) >= ('queued', o.id)"
+	" ORDER BY b.state, b.id LIMIT $5) x)) FOR UPDATE SKIP LOCKED))",
+	.nargs = 5,
+	.args = {NAMEOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT4OID},
+};
+
+/*-------------------------------------------------------------------------
+ * Datums
+ *-------------------------------------------------------------------------
+ */
+
+Datum
+clerk_texts_datum(const char *const *texts, int count)
+{
+	Datum	   *datums = palloc0(sizeof(Datum) * (count + 1));
+	bool	   *nulls = palloc0(sizeof(bool) * (count + 1));
+	int			lower = 1;
+
+	for (int i = 0; i < count; i++)
+	{
+		nulls[i] = texts[i] == NULL;
+		if (!nulls[i])
+			datums[i] = CStringGetTextDatum(texts[i]);
+	}
+	return PointerGetDatum(construct_md_array(datums, nulls, 1, &count, &lower, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+Datum
+clerk_ids_datum(const int64 *ids, int count)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * (count + 1));
+
+	for (int i = 0; i < count; i++)
+		datums[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(datums, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+Datum
+clerk_row_value(uint64 n, int column)
+{
+	bool		isnull;
+	Datum		datum = clerk_row_datum(n, column, &isnull);
+
+	return isnull ? (Datum) 0 : datum;
+}
+
+/*-------------------------------------------------------------------------
+ * Requests that are left out for a while
+ *-------------------------------------------------------------------------
+ */
+
+void
+clerk_due_set_aside(Loop *loop, int64 id)
+{
+	MemoryContext old = MemoryContextSwitchTo(loop->context);
+	Aside	   *aside = NULL;
+	ListCell   *lc;
+
+	foreach(lc, loop->aside)
+		if (((Aside *) lfirst(lc))->id == id)
+			aside = lfirst(lc);
+	if (aside == NULL)
+	{
+		aside = palloc0(sizeof(*aside));
+		aside->id = id;
+		loop->aside = lappend(loop->aside, aside);
+	}
+	aside->not_before = clerk_http_now() + clerk_outbox_pause(3 + aside->tries++);
+	loop->next_claim = Min(loop->next_claim, aside->not_before);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Those of which it is not time yet; the others are forgotten some time later.
+ */
+static Datum
+asides(Loop *loop)
+{
+	int64	   *ids = palloc(sizeof(int64) * (list_length(loop->aside) + 1));
+	int64		now = clerk_http_now();
+	int			count = 0;
+	ListCell   *lc;
+
+	foreach(lc, loop->aside)
+	{
+		Aside	   *aside = lfirst(lc);
+
+		if (aside->not_before > now)
+		{
+			ids[count++] = aside->id;
+			loop->next_claim = Min(loop->next_claim, aside->not_before);
+		}
+		else if (aside->not_before + 2 * CLERK_ASIDE_LAST < now)
+		{
+			loop->aside = foreach_delete_current(loop->aside, lc);
+			pfree(aside);
+		}
+	}
+	return clerk_ids_datum(ids, count);
+}
+
+/*-------------------------------------------------------------------------
+ * How many
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Requests that are claimed and will need a socket; and the bytes of all that
+ * is on its way.
+ */
+static int
+count_unsent(const Loop *loop, int64 *bytes)
+{
+	int			count = 0;
+	dlist_iter	iter;
+
+	*bytes = 0;
+	dlist_foreach(iter, (dlist_head *) &loop->deliveries)
+	{
+		const Delivery *delivery = dlist_container(Delivery, node, iter.cur);
+
+		count += delivery->state == DELIVERY_READY;
+		if (delivery->call.body != NULL)
+			*bytes += delivery->call.body->len;
+	}
+	return count;
+}
+
+/*
+ * How many more may be sent to the server now?
+ *
+ * The sockets of this process are shared out: a server has at most twice as
+ * many as there are left for the others.  So one that hangs leaves a third of
+ * them, the next one a third of that, and so on.  The last ones are for those
+ * that have none, one each.
+ */
+int
+clerk_due_places(const Loop *loop, const Server *server, const ClerkSettings *limits)
+{
+	int64		bytes;
+	int			room = clerk_http_room() - count_unsent(loop, &bytes);
+	int			free = limits->max_concurrency - server->sending;
+	int			share = (2 * (room - RESERVED_SOCKETS) - server->sending) / 3;
+
+	free = Min(free, Max(share, room > 0 && server->sending == 0));
+	if (server->paused || bytes >= MAX_DOCUMENTS)
+		free = Min(free, server->sending == 0);
+	return Min(free, clerk_pace_allows(limits));
+}
+
+/*
+ * When is the server's pace to let another one through?
+ */
+void
+clerk_due_wait_for_pace(Loop *loop, const ClerkSettings *limits)
+{
+	int64		now = clerk_http_now();
+	int64		next = clerk_pace_next(limits);
+
+	/* By its rate, that is; a pause of Clerk's can be long. */
+	loop->limited |= next < now + SHORT_PAUSE;
+	if (limits->rate_limit > 0)
+		next += 1000 / limits->rate_limit + 1;
+	loop->next_claim = Min(loop->next_claim, Max(next, now + 1));
+}
+
+/*-------------------------------------------------------------------------
+ * What is due
+ *-------------------------------------------------------------------------
+ */
+
+static Due *
+read_due(uint64 n)
+{
+	Due		   *due = palloc0(sizeof(*due));
+
+	due->id = DatumGetInt64(clerk_row_value(n, 1));
+	due->state = clerk_state_of(clerk_row_text(n, 2));
+	due->step = clerk_step_of(clerk_row_text(n, 3));
+	due->operation = clerk_operation_of(clerk_row_text(n, 4));
+	due->lane = clerk_row_text(n, 5);
+	due->key = clerk_row_text(n, 6);
+	due->connection_id = clerk_row_text(n, 7);
+	due->claimer = DatumGetInt32(clerk_row_value(n, 8));
+	due->due = DatumGetInt64(clerk_row_value(n, 9));
+	due->ready = DatumGetBool(clerk_row_value(n, 10));
+	due->size = DatumGetInt32(clerk_row_value(n, 11));
+	due->elsewhere = DatumGetBool(clerk_row_value(n, 12));
+	due->followed = DatumGetBool(clerk_row_value(n, 13));
+	due->overtakes = DatumGetBool(clerk_row_value(n, 14));
+	due->allowed = DatumGetBool(clerk_row_value(n, 15));
+	return due;
+}
+
+List *
+clerk_due_rows(Loop *loop, const Claim *claim, int limit)
+{
+	Server	   *server = claim->server;
+	Oid			role = loop->deliverer->role;
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, claim->name), TimestampTzGetDatum(claim->moment), Int32GetDatum(limit),
+		asides(loop), ObjectIdGetDatum(role), BoolGetDatum(!server->looking_up), Int64GetDatum(clerk_origin_fingerprint()),
+		ObjectIdGetDatum(server->oid), Int32GetDatum((int32) clerk_timeline())
+	};
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *rows = NIL;
+
+	SPI_connect();
+	clerk_run(&due_statements[server->from_newest], values, OidIsValid(role) ? NULL : "    n    ", false);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		rows = lappend(rows, read_due(i));
+	SPI_finish();
+	server->backlog = list_length(rows) == limit;
+	return rows;
+}
+
+/*
+ * Can it be claimed?  What a process has claimed that is gone, can be: its lock
+ * is free.
+ */
+static bool
+is_free(const Loop *loop, const Server *server, const Due *due)
+{
+	if (!due->ready || !due->allowed || due->claimer == loop->claimer)
+		return false;
+	if (due->state == CLERK_STATE_IN_DOUBT && server->looking_up)
+		return false;
+	return due->claimer == 0 || clerk_claimer_is_gone(due->claimer);
+}
+
+bool
+clerk_due_is_doubt(const Due *due)
+{
+	return due->state == CLERK_STATE_IN_DOUBT ||
+		(due->state == CLERK_STATE_SENDING && due->step == CLERK_STEP_CREATE);
+}
+
+static bool
+has_id(const List *rows, int64 id)
+{
+	ListCell   *lc;
+
+	foreach(lc, rows)
+		if (((Due *) lfirst(lc))->id == id)
+			return true;
+	return false;
+}
+
+/*
+ * Choose what is claimed.  Doubts need no place: one listing is for all.
+ * *lanes: of each lane in which something that is due stands behind another,
+ * the first that does.
+ */
+List *
+clerk_due_choose(Loop *loop, Claim *claim, List *rows, List **lanes)
+{
+	List	   *chosen = NIL;
+	int			places_left = claim->alone ? 1 : claim->wanted;
+	int64		documents = 0;
+	int			behind = 0;
+	ListCell   *lc;
+
+	*lanes = NIL;
+	claim->server->waits = false;
+	foreach(lc, rows)
+	{
+		Due		   *due = lfirst(lc);
+
+		if (due->due != due->id)
+		{
+			behind++;
+			claim->server->waits = true;
+			if (*lanes == NIL || strcmp(((Due *) llast(*lanes))->lane, due->lane) != 0)
+				*lanes = lappend(*lanes, due);
+		}
+		if (behind > 0 && has_id(chosen, due->id))
+			continue;
+		if (!is_free(loop, claim->server, due))
+		{
+			claim->server->waits = true;
+			continue;
+		}
+		if (claim->alone && chosen != NIL)
+			continue;
+		documents += (int64) due->size * COMPRESSION;
+		if (!clerk_due_is_doubt(due) && (places_left <= 0 || (chosen != NIL && documents > MAX_DOCUMENTS)))
+		{
+			claim->server->backlog = true;
+			continue;
+		}
+		places_left -= !clerk_due_is_doubt(due);
+		chosen = lappend(chosen, due);
+	}
+	if (behind < MANY_BEHIND)
+		*lanes = NIL;
+	if (chosen != NIL)
+		claim->first = ((Due *) linitial(chosen))->id;
+	return chosen;
+}
+
+void
+clerk_due_put_behind(Claim *claim, List *lanes)
+{
+	int64	   *ids = palloc(sizeof(int64) * list_length(lanes));
+	const char **names = palloc(sizeof(char *) * list_length(lanes));
+	NameData	name;
+	Datum		values[5];
+	int			count = 0;
+	ListCell   *lc;
+
+	foreach(lc, lanes)
+	{
+		ids[count] = ((Due *) lfirst(lc))->due;
+		names[count++] = ((Due *) lfirst(lc))->lane;
+	}
+	values[0] = clerk_name_datum(&name, claim->name);
+	values[1] = clerk_ids_datum(ids, count);
+	values[2] = clerk_texts_datum(names, count);
+	values[3] = TimestampTzGetDatum(claim->moment);
+	values[4] = Int32GetDatum(Max(PUT_BEHIND / count, 10));
+	SPI_connect();
+	clerk_run(&put_behind_statement, values, NULL, false);
+	claim->moved |= SPI_processed > 0;
+	SPI_finish();
+}
+
+/*
+ * When is the next one of the server due?
+ */
+void
+clerk_due_note_next(Loop *loop, const Claim *claim)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, claim->name), TimestampTzGetDatum(claim->moment)};
+	Datum		datum;
+
+	SPI_connect();
+	clerk_run(&next_due_statement, values, NULL, false);
+	datum = clerk_row_value(0, 1);
+	if (datum)
+		loop->next_claim = Min(loop->next_claim, clerk_http_now() +
+							   (DatumGetTimestampTz(datum) - GetCurrentTimestamp()) / 1000 + 1);
+	SPI_finish();
+}
+
+List *
+clerk_outbox_server_names(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *names = NIL;
+
+	SPI_connect();
+	clerk_run(&servers_statement, NULL, NULL, false);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		names = lappend(names, clerk_row_text(i, 1));
+	SPI_finish();
+	return names;
+}
+

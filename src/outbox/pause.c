@@ -1,0 +1,169 @@
+/*-------------------------------------------------------------------------
+ *
+ * pause.c
+ *		Servers that are paused, because Clerk does not accept their key.
+ *
+ * Nothing is sent to one until its settings change, but for one probe a minute,
+ * whichever process does it; no attempt is counted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "outbox/outbox.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+/* A server whose key is refused is tried again after so many ms. */
+#define PROBE_INTERVAL (60 * 1000)
+
+#define PAUSES "%1$s.enterprise_connection_pauses"
+
+static ClerkStatement pause_statement = {
+	.text = "INSERT INTO " PAUSES " AS p (server, since, reason, probed_at, settings)"
+	" VALUES ($1, clock_timestamp(), $2, clock_timestamp(), $3)"
+	" ON CONFLICT (server) DO UPDATE SET reason = excluded.reason, probed_at = excluded.probed_at,"
+	" settings = excluded.settings",
+	.nargs = 3,
+	.args = {NAMEOID, TEXTOID, INT8OID},
+};
+
+static ClerkStatement pauses_statement = {
+	.text = "SELECT p.server, p.probed_at, p.settings FROM " PAUSES " p",
+};
+
+static ClerkStatement may_probe_statement = {
+	.text = "SELECT FROM " PAUSES " p WHERE p.server = $1 AND (p.settings <> $2 OR p.probed_at <= $3) FOR UPDATE SKIP LOCKED",
+	.nargs = 3,
+	.args = {NAMEOID, INT8OID, TIMESTAMPTZOID},
+};
+
+static ClerkStatement probed_statement = {
+	.text = "UPDATE " PAUSES " p SET probed_at = clock_timestamp() WHERE p.server = $1",
+	.nargs = 1,
+	.args = {NAMEOID},
+};
+
+static ClerkStatement unpause_statement = {
+	.text = "DELETE FROM " PAUSES " p WHERE p.server = $1",
+	.nargs = 1,
+	.args = {NAMEOID},
+};
+
+static uint64
+run(ClerkStatement *statement, Datum *values)
+{
+	uint64		rows;
+
+	SPI_connect();
+	clerk_run(statement, values, NULL, false);
+	rows = SPI_processed;
+	SPI_finish();
+	return rows;
+}
+
+static void
+note_paused(Server *server, int64 version, int64 not_before)
+{
+	server->paused = true;
+	server->paused_version = version;
+	server->probe_not_before = not_before;
+}
+
+/*
+ * Another process may have found out that a server has to pause, or that it
+ * need not any more.
+ */
+void
+clerk_outbox_read_pauses(Loop *loop, void *arg)
+{
+	ListCell   *lc;
+
+	foreach(lc, loop->servers)
+		((Server *) lfirst(lc))->paused = false;
+	SPI_connect();
+	clerk_run(&pauses_statement, NULL, NULL, false);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		TimestampTz probed_at = DatumGetTimestampTz(clerk_row_datum(i, 2, &isnull));
+
+		note_paused(clerk_outbox_server(loop, clerk_row_text(i, 1)), DatumGetInt64(clerk_row_datum(i, 3, &isnull)),
+					clerk_http_now() + PROBE_INTERVAL - (GetCurrentTimestamp() - probed_at) / 1000);
+	}
+	SPI_finish();
+}
+
+/*
+ * settings: those that did not work; NULL: as they are now.
+ */
+void
+clerk_outbox_pause_server(Server *server, const ClerkReport *report, const ClerkSettings *settings)
+{
+	int64		version = settings ? settings->version : clerk_settings_version(server->name);
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server->name), CStringGetTextDatum(report->message), Int64GetDatum(version)};
+
+	note_paused(server, version, clerk_http_now() + PROBE_INTERVAL);
+	(void) run(&pause_statement, values);
+}
+
+/*
+ * A server that is paused is resumed once Clerk has accepted the key, even if
+ * it refused the request.
+ */
+void
+clerk_outbox_note_key(Server *server, const ClerkReport *report)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server->name)};
+
+	if (!server->paused ||
+		(report != NULL && (!report->of_clerk || report->status == 401 || report->status >= 500)))
+		return;
+	(void) run(&unpause_statement, values);
+	server->paused = false;
+}
+
+/*
+ * Is it time to see whether a server that is paused works again?  If so, no
+ * other process may until the transaction ends.
+ */
+bool
+clerk_outbox_may_probe(Loop *loop, Server *server)
+{
+	int64		version = clerk_settings_version(server->name);
+	int64		now = clerk_http_now();
+
+	/* What is under way is the probe. */
+	if (server->sending > 0 || server->looking_up)
+		return false;
+	if (version != server->paused_version || now >= server->probe_not_before)
+	{
+		NameData	name;
+		Datum		values[] = {clerk_name_datum(&name, server->name), Int64GetDatum(version),
+		TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -PROBE_INTERVAL))};
+
+		if (run(&may_probe_statement, values) > 0)
+			return true;
+		/* Another process does; what comes of it is read by and by. */
+		note_paused(server, version, now + clerk_naptime);
+	}
+	loop->next_claim = Min(loop->next_claim, server->probe_not_before);
+
+	/* The latch is set a moment before a change of the settings is told. */
+	if (loop->woken)
+		loop->next_claim = Min(loop->next_claim, now + CLERK_ASIDE_FIRST);
+	return false;
+}
+
+void
+clerk_outbox_probed(const Server *server)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server->name)};
+
+	(void) run(&probed_statement, values);
+}

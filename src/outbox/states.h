@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * states.h
+ *		The words of the outbox: operations, steps and states, as enums here
+ *		and in SQL, and what may become of what.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_OUTBOX_STATES_H
+#define CLERK_OUTBOX_STATES_H
+
+typedef enum ClerkOutboxOperation
+{
+	CLERK_REQUEST_CREATE,
+	CLERK_REQUEST_UPDATE,
+	CLERK_REQUEST_UPSERT,
+	CLERK_REQUEST_DELETE
+} ClerkOutboxOperation;
+
+typedef enum ClerkStep
+{
+	CLERK_STEP_CREATE,			/* a POST */
+	CLERK_STEP_COMPLETE,		/* a PATCH of what a POST does not take */
+	CLERK_STEP_UPDATE,			/* a PATCH */
+	CLERK_STEP_DELETE,			/* a DELETE */
+	CLERK_STEP_NONE				/* not claimed yet: null */
+} ClerkStep;
+
+/* In the order of the enum in SQL. */
+typedef enum ClerkState
+{
+	CLERK_STATE_SENDING,
+	CLERK_STATE_IN_DOUBT,
+	CLERK_STATE_QUEUED,
+	CLERK_STATE_FAILED,
+	CLERK_STATE_DELIVERED,
+	CLERK_STATE_SUPERSEDED,
+	CLERK_STATE_CANCELLED
+} ClerkState;
+
+/* What an operation needs and does. */
+typedef struct ClerkOperationInfo
+{
+	const char *name;
+	bool		takes_id;		/* an id in place of a key */
+	bool		needs_key;
+	bool		takes_params;
+	ClerkStep	known;			/* what to do if the connection is known ... */
+	ClerkStep	unknown;		/* ... and if it is not */
+} ClerkOperationInfo;
+
+extern const ClerkOperationInfo clerk_operations[];
+
+/* NULL is CLERK_STEP_NONE.  A name that there is not is an error, XX000. */
+extern ClerkOutboxOperation clerk_operation_of(const char *name);
+extern ClerkStep clerk_step_of(const char *name);
+extern ClerkState clerk_state_of(const char *name);
+extern const char *clerk_step_name(ClerkStep step); /* NULL for none */
+extern const char *clerk_state_name(ClerkState state);
+
+/* Is there such an operation? */
+extern bool clerk_find_operation(const char *name, ClerkOutboxOperation *operation);
+
+/* Nothing more comes of it by itself. */
+extern bool clerk_state_is_final(ClerkState state);
+
+/* Assert that the outcome of an attempt may take a request from here to there. */
+extern void clerk_check_transition(ClerkState from, ClerkState to);
+
+#endif							/* CLERK_OUTBOX_STATES_H */

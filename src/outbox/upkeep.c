@@ -1,0 +1,258 @@
+/*-------------------------------------------------------------------------
+ *
+ * upkeep.c
+ *		What is done now and then for the outbox.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "outbox/outbox.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* Rows, or lanes, that one transaction looks at: what is under way must not wait for all. */
+#define AT_ONCE 1000
+
+/* ... and until the next one, in ms, while something is under way. */
+#define SWEEP_INTERVAL 100
+
+#define REQUESTS "%1$s.enterprise_connection_requests"
+
+/* What has been finished for so long that it is cleared away. */
+static ClerkStatement old_statement = {
+	.text = "SELECT q.id FROM " REQUESTS " q WHERE q.finished_at < $1 AND NOT q.scrubbed"
+	" ORDER BY q.finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+	.nargs = 2,
+	.args = {TIMESTAMPTZOID, INT4OID},
+};
+
+/*
+ * What has failed, and was not overtaken, stays until it is cancelled, but its
+ * secrets do not; then it is looked at no more.
+ */
+static ClerkStatement purge_statement = {
+	.text = "WITH gone AS (DELETE FROM " REQUESTS " q WHERE q.id = ANY ($1) AND q.state <> 'failed')"
+	" UPDATE " REQUESTS " q SET params = enterprise_connection_without_secrets(q.params), scrubbed = true"
+	" WHERE q.id = ANY ($1) AND q.state = 'failed'",
+	.nargs = 1,
+	.args = {INT8ARRAYOID},
+};
+
+/*
+ * The first of a lane must not be at infinity.  That happens where it was put
+ * there while another process finished, or a session cancelled, the one before.
+ */
+static ClerkStatement sweep_statement = {
+	.text = "WITH RECURSIVE lanes (server, lane) AS ("
+	" (SELECT q.server, q.lane FROM " REQUESTS " q WHERE q.finished_at IS NULL AND q.next_attempt_at = 'infinity'"
+	" AND (q.server, q.lane) > ($1, $2) ORDER BY q.server, q.lane LIMIT 1)"
+	" UNION ALL SELECT n.server, n.lane FROM lanes l CROSS JOIN LATERAL (SELECT q.server, q.lane FROM " REQUESTS " q"
+	" WHERE q.finished_at IS NULL AND q.next_attempt_at = 'infinity' AND (q.server, q.lane) > (l.server, l.lane)"
+	" ORDER BY q.server, q.lane LIMIT 1) n), first AS MATERIALIZED (SELECT * FROM lanes LIMIT $3),"
+	" stranded AS (UPDATE " REQUESTS " q SET next_attempt_at = clock_timestamp() WHERE q.id = ANY (ARRAY("
+	"SELECT l.id FROM " REQUESTS " l WHERE l.next_attempt_at = 'infinity' AND l.id = ANY (ARRAY("
+	"SELECT (SELECT x.id FROM " REQUESTS " x WHERE x.server = s.server AND x.lane = s.lane AND x.state <= 'queued'"
+	" ORDER BY x.state, x.id LIMIT 1) FROM first s)) FOR UPDATE SKIP LOCKED)))"
+	" SELECT s.server, s.lane FROM first s OFFSET $3 - 1",
+	.nargs = 3,
+	.args = {NAMEOID, TEXTOID, INT4OID},
+};
+
+/*
+ * The clock was ahead and was set back: nothing waits for longer than the last
+ * pause ($3 is when that would end), and nothing that was never tried.
+ */
+static ClerkStatement bring_back_statement = {
+	.text = "UPDATE " REQUESTS " q SET next_attempt_at = clock_timestamp() WHERE q.id = ANY (ARRAY("
+	"SELECT l.id FROM " REQUESTS " l WHERE l.finished_at IS NULL AND l.state <> 'sending' AND l.next_attempt_at < 'infinity'"
+	" AND l.next_attempt_at > $1 AND l.server = $2 AND l.priority = ANY (ARRAY("
+	"WITH RECURSIVE priorities (priority) AS ("
+	" (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $2 AND q.finished_at IS NULL ORDER BY q.priority LIMIT 1)"
+	" UNION ALL SELECT (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $2 AND q.finished_at IS NULL"
+	" AND q.priority > p.priority ORDER BY q.priority LIMIT 1) FROM priorities p WHERE p.priority IS NOT NULL)"
+	" SELECT p.priority FROM priorities p WHERE p.priority IS NOT NULL))"
+	" AND (l.next_attempt_at > $3 OR l.started_at IS NULL AND l.state = 'queued') LIMIT $4 FOR UPDATE SKIP LOCKED))",
+	.nargs = 4,
+	.args = {TIMESTAMPTZOID, NAMEOID, TIMESTAMPTZOID, INT4OID},
+};
+
+/*
+ * Of what was never tried, all is looked through only at the beginning and when
+ * the clock was set back: there can be many that wait with reason.
+ */
+static void
+bring_back(Loop *loop, void *arg)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz last = TimestampTzPlusMilliseconds(now, CLERK_BACKOFF_LAST);
+	int64		ahead = now / 1000 - clerk_http_now();
+	bool		set_back = ahead < loop->clock_ahead - 1000;
+	bool		all = true;
+	ListCell   *lc;
+
+	foreach(lc, clerk_outbox_server_names())
+	{
+		NameData	name;
+		Datum		values[] = {TimestampTzGetDatum(set_back ? now : last), clerk_name_datum(&name, lfirst(lc)),
+			TimestampTzGetDatum(last), Int32GetDatum(AT_ONCE)
+		};
+
+		SPI_connect();
+		clerk_run(&bring_back_statement, values, NULL, false);
+		all &= SPI_processed < AT_ONCE;
+		SPI_finish();
+	}
+
+	/* If there was too much for one transaction, the rest is for the next time. */
+	if (all)
+		loop->clock_ahead = ahead;
+}
+
+static void
+sweep(Loop *loop, void *arg)
+{
+	char	   *lane = loop->swept_lane;
+	Datum		values[] = {NameGetDatum(&loop->swept_server), CStringGetTextDatum(lane ? lane : ""), Int32GetDatum(AT_ONCE)};
+
+	if (lane == NULL)
+		memset(&loop->swept_server, 0, sizeof(NameData));
+	loop->swept_lane = NULL;
+	SPI_connect();
+	clerk_run(&sweep_statement, values, NULL, false);
+	if (SPI_processed > 0)
+	{
+		namestrcpy(&loop->swept_server, clerk_row_text(0, 1));
+		loop->swept_lane = MemoryContextStrdup(loop->context, clerk_row_text(0, 2));
+	}
+	SPI_finish();
+	if (lane != NULL)
+		pfree(lane);
+}
+
+/* Finished requests that go together. */
+typedef struct Old
+{
+	Datum	   *ids;
+	int			count;
+} Old;
+
+static void
+purge_old(Loop *loop, void *arg)
+{
+	const Old  *old = arg;
+	Datum		value = PointerGetDatum(construct_array(old->ids, old->count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+
+	SPI_connect();
+	clerk_run(&purge_statement, &value, NULL, false);
+	SPI_finish();
+}
+
+/*
+ * One that cannot be cleared away, because a foreign key of somebody's holds it,
+ * is in no other's way.
+ */
+static void
+purge(Loop *loop, void *arg)
+{
+	Datum		values[] = {TimestampTzGetDatum(GetCurrentTimestamp() - (TimestampTz) clerk_retention * USECS_PER_SEC),
+	Int32GetDatum(AT_ONCE)};
+	Old			old = {.ids = palloc(sizeof(Datum) * AT_ONCE)};
+	bool		isnull;
+	int			kept = 0;
+
+	loop->purging = false;
+	SPI_connect();
+	clerk_run(&old_statement, values, NULL, false);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		old.ids[old.count++] = clerk_row_datum(i, 1, &isnull);
+	SPI_finish();
+	if (old.count == 0)
+		return;
+	if (clerk_outbox_try(loop, purge_old, &old) != NULL)
+		for (int i = 0; i < old.count; i++)
+		{
+			Old			one = {.ids = &old.ids[i],.count = 1};
+			ErrorData  *error = clerk_outbox_try(loop, purge_old, &one);
+
+			if (error == NULL)
+				continue;
+			clerk_outbox_log(psprintf("clear away request " INT64_FORMAT, DatumGetInt64(old.ids[i])), error);
+			kept++;
+		}
+	loop->purging = old.count == AT_ONCE && kept == 0;
+}
+
+/*
+ * Each for itself: an error of one is none of the others.
+ */
+static void
+run_steps(Loop *loop, bool all)
+{
+	const struct
+	{
+		const char *what;
+		ClerkWork	work;
+		bool		wanted;
+	}			steps[] = {
+		{"find out which servers are paused", clerk_outbox_read_pauses, all},
+		{"bring back what waits for too long", bring_back, all},
+		{"look for what stands behind nothing", sweep, all || loop->swept_lane != NULL},
+		{"clear away what is finished", purge, all || loop->purging},
+	};
+
+	for (size_t i = 0; i < lengthof(steps); i++)
+	{
+		ErrorData  *error = steps[i].wanted ? clerk_outbox_try(loop, steps[i].work, NULL) : NULL;
+
+		if (error != NULL && !loop->deliverer->forever)
+			clerk_rethrow(error);
+		if (error != NULL)
+			clerk_outbox_log(steps[i].what, error);
+	}
+}
+
+static void
+all_steps(Loop *loop, void *arg)
+{
+	run_steps(loop, true);
+}
+
+static void
+rest_of_steps(Loop *loop, void *arg)
+{
+	run_steps(loop, false);
+}
+
+/*
+ * Every pg_clerk.naptime, and at the beginning.  What is due is claimed then,
+ * too: it may have been brought forward, or nobody has told that it is there
+ * (COMMIT PREPARED).
+ */
+void
+clerk_outbox_chores(Loop *loop)
+{
+	if (clerk_http_now() < loop->next_chores ||
+		!clerk_outbox_transaction(loop, "look after the outbox", all_steps))
+		return;
+	loop->next_chores = clerk_http_now() + clerk_naptime;
+	loop->next_claim = clerk_http_now();
+}
+
+/*
+ * The rest, if there was too much for one transaction.
+ */
+void
+clerk_outbox_sweep(Loop *loop)
+{
+	if ((loop->swept_lane == NULL && !loop->purging) ||
+		(clerk_http_now() < loop->next_sweep && !clerk_outbox_nothing_under_way(loop)))
+		return;
+	if (clerk_outbox_transaction(loop, "clear up the outbox", rest_of_steps))
+		loop->next_claim = clerk_http_now();
+	loop->next_sweep = clerk_http_now() + SWEEP_INTERVAL;
+}
