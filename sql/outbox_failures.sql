@@ -288,6 +288,22 @@ CALL deliver_enterprise_connections();
 SELECT id, key, state, attempts, error FROM outbox;
 SELECT method, body->>'name' AS name, status FROM box.sent();
 
+--
+-- A create whose PATCH was refused, and that is tried again with a newer upsert behind it: all that the newer one has is sent
+--
+CALL box.start_over();
+SELECT mock.script('{"match": {"method": "PATCH"}, "status": 403, "headers": {"Content-Type": "application/json"}, "body": {"errors": [{"message": "not allowed", "code": "feature_not_enabled"}]}}');
+SELECT enqueue_enterprise_connection('upsert', box.params('Old', 'old.example', '{"sync_user_attributes": false}'), 'k') AS request;
+CALL deliver_enterprise_connections();
+SELECT id, state, step FROM enterprise_connection_requests;
+BEGIN;
+SELECT retry_enterprise_connection_request(1);
+SELECT enqueue_enterprise_connection('upsert', box.params('New', 'new.example'), 'k') AS request;
+COMMIT;
+CALL deliver_enterprise_connections();
+SELECT id, state, step, superseded_by AS by FROM enterprise_connection_requests ORDER BY id;
+SELECT method, body - 'provider' AS body, status FROM box.sent();
+
 -- as it was
 CALL box.start_over();
 ALTER SERVER clerk OPTIONS (DROP max_concurrency);

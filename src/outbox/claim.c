@@ -117,12 +117,13 @@ read_row(uint64 n)
 }
 
 /*
- * A claimed row becomes a delivery, in a context of its own.
+ * A claimed row becomes a delivery, in a context of its own: one of the
+ * transaction, until the delivery is in a list of the loop.
  */
 static Delivery *
 new_delivery(Loop *loop, Server *server, uint64 n)
 {
-	MemoryContext context = AllocSetContextCreate(loop->context, "pg_clerk delivery", ALLOCSET_SMALL_SIZES);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk delivery", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Delivery   *delivery = palloc0(sizeof(*delivery));
 
@@ -245,7 +246,10 @@ claim_chosen(Loop *loop, Claim *claim, List *chosen)
 	}
 	/* All of them first: if there is an error, they are dropped. */
 	foreach(lc, sent)
+	{
+		MemoryContextSetParent(((Delivery *) lfirst(lc))->context, loop->context);
 		dlist_push_tail(&loop->deliveries, &((Delivery *) lfirst(lc))->node);
+	}
 	claim->server->sending += list_length(sent);
 	foreach(lc, sent)
 	{

@@ -406,7 +406,9 @@ write_alone(Loop *loop, Server *server, Delivery *delivery)
 	error = clerk_outbox_try(loop, write_batch, &batch);
 	if (error != NULL && !clerk_outbox_is_transient(error))
 	{
-		delivery->outcome = (ClerkOutcome) {.delay = -1,.step = CLERK_STEP_NONE,.connection_id = outcome.connection_id};
+		delivery->outcome = (ClerkOutcome) {
+			.delay = -1,.step = CLERK_STEP_NONE,.connection_id = outcome.connection_id,.doubt_since = outcome.doubt_since
+		};
 		clerk_outbox_fail(delivery, error);
 		batch.count = 1;
 		error = clerk_outbox_try(loop, write_batch, &batch);
@@ -606,13 +608,25 @@ end_look_ups(Loop *loop)
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 		ListCell   *lc;
 		bool		done = look_up->answered;
+		bool		rest = look_up->answered;
 
 		foreach(lc, look_up->deliveries)
-			done &= ((Delivery *) lfirst(lc))->state == DELIVERY_WRITTEN;
-		if (done)
 		{
+			const Delivery *delivery = lfirst(lc);
+
+			done &= delivery->state == DELIVERY_WRITTEN;
+			rest &= delivery->state == DELIVERY_WRITTEN || delivery->tries > 0;
+		}
+
+		/* What is only put off, because somebody has a row locked, is in nobody's way. */
+		if (rest && !look_up->over)
+		{
+			look_up->over = true;
 			look_up->server->looking_up = false;
 			loop->next_claim = clerk_http_now();
+		}
+		if (done)
+		{
 			dlist_delete(&look_up->node);
 			MemoryContextDelete(look_up->context);
 		}

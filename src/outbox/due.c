@@ -327,6 +327,13 @@ clerk_due_rows(Loop *loop, const Claim *claim, int limit)
 	return rows;
 }
 
+bool
+clerk_due_is_doubt(const Due *due)
+{
+	return due->state == CLERK_STATE_IN_DOUBT ||
+		(due->state == CLERK_STATE_SENDING && due->step == CLERK_STEP_CREATE);
+}
+
 /*
  * Can it be claimed?  What a process has claimed that is gone, can be: its lock
  * is free.
@@ -336,16 +343,9 @@ is_free(const Loop *loop, const Server *server, const Due *due)
 {
 	if (!due->ready || !due->allowed || due->claimer == loop->claimer)
 		return false;
-	if (due->state == CLERK_STATE_IN_DOUBT && server->looking_up)
+	if (clerk_due_is_doubt(due) && server->looking_up)
 		return false;
 	return due->claimer == 0 || clerk_claimer_is_gone(due->claimer);
-}
-
-bool
-clerk_due_is_doubt(const Due *due)
-{
-	return due->state == CLERK_STATE_IN_DOUBT ||
-		(due->state == CLERK_STATE_SENDING && due->step == CLERK_STEP_CREATE);
 }
 
 static bool

@@ -422,7 +422,15 @@ judge_delivery(Loop *loop, Delivery *delivery)
 	else
 	{
 		if (error != NULL)
-			clerk_outbox_judge_error(delivery, error);
+		{
+			const ClerkRequestRow *row = delivery->row;
+
+			clerk_outbox_fail(delivery, error);
+
+			/* A create that was sent: a retry has to look it up. */
+			if (row->step == CLERK_STEP_CREATE && delivery->outcome.connection_id == NULL)
+				delivery->outcome.doubt_since = row->doubt_since ? row->doubt_since : row->started_at;
+		}
 		clerk_call_release(&delivery->call);
 	}
 	MemoryContextSwitchTo(loop->context);

@@ -97,7 +97,7 @@ judge_doubt_error(Delivery *delivery, const ErrorData *error)
 void
 clerk_outbox_take_doubts(Loop *loop, Server *server, List *deliveries)
 {
-	MemoryContext context = AllocSetContextCreate(loop->context, "pg_clerk look-up", ALLOCSET_SMALL_SIZES);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk look-up", ALLOCSET_SMALL_SIZES);
 	LookUp	   *look_up = MemoryContextAllocZero(context, sizeof(*look_up));
 	MemoryContext old = MemoryContextSwitchTo(context);
 	ListCell   *lc;
@@ -127,6 +127,7 @@ clerk_outbox_take_doubts(Loop *loop, Server *server, List *deliveries)
 	MemoryContextSwitchTo(old);
 	look_up->answered = look_up->settings == NULL;
 	server->looking_up = true;
+	MemoryContextSetParent(context, loop->context);
 	dlist_push_tail(&loop->look_ups, &look_up->node);
 }
 
@@ -188,28 +189,46 @@ made_by_other(const Delivery *delivery, const char *id)
 }
 
 /*
+ * Has another request in doubt adopted it, whose outcome may not be written yet?
+ */
+static bool
+is_adopted(Loop *loop, const Server *server, const char *id)
+{
+	dlist_iter	iter;
+	ListCell   *lc;
+
+	dlist_foreach(iter, &loop->look_ups)
+	{
+		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+
+		foreach(lc, look_up->server == server ? look_up->deliveries : NIL)
+		{
+			const char *adopted = ((Delivery *) lfirst(lc))->outcome.connection_id;
+
+			if (adopted != NULL && strcmp(adopted, id) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
  * Is the connection what this request in doubt has made?
  */
 static bool
-made_by(const LookUp *look_up, const Delivery *delivery, const Candidate *candidate)
+made_by(Loop *loop, const LookUp *look_up, const Delivery *delivery, const Candidate *candidate)
 {
 	const ClerkRequestRow *row = delivery->row;
 	const char *id = candidate->id;
 	char	   *key;
-	ListCell   *lc;
 
 	if (delivery->state == DELIVERY_JUDGED ||
 		candidate->created_at < row->doubt_since - CLERK_CLOCK_SKEW ||
 		!clerk_same_connection(delivery->wanted, candidate->json) ||
 		made_by_other(delivery, id))
 		return false;
-	foreach(lc, look_up->deliveries)
-	{
-		const char *adopted = ((Delivery *) lfirst(lc))->outcome.connection_id;
-
-		if (adopted != NULL && strcmp(adopted, id) == 0)
-			return false;
-	}
+	if (is_adopted(loop, look_up->server, id))
+		return false;
 	key = clerk_tracked_key(look_up->server->name, id);
 	return key == NULL || (row->key != NULL && strcmp(key, row->key) == 0);
 }
@@ -243,7 +262,7 @@ adopt(Delivery *delivery, Jsonb *connection)
  * on it, and many that are in doubt.
  */
 static bool
-search_page(LookUp *look_up, const ClerkPage *page)
+search_page(Loop *loop, LookUp *look_up, const ClerkPage *page)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk candidate", ALLOCSET_SMALL_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(scratch);
@@ -265,7 +284,7 @@ search_page(LookUp *look_up, const ClerkPage *page)
 		if (candidate.json == NULL || candidate.id == NULL)
 			continue;
 		foreach(lc, look_up->deliveries)
-			if (made_by(look_up, lfirst(lc), &candidate))
+			if (made_by(loop, look_up, lfirst(lc), &candidate))
 				adopt(lfirst(lc), candidate.connection);
 	}
 	MemoryContextSwitchTo(old_context);
@@ -353,7 +372,7 @@ take_page(Loop *loop, void *arg)
 	report = look_up->call.report;
 	clerk_outbox_note_key(look_up->server, report);
 	if (look_up->call.page != NULL)
-		more = search_page(look_up, look_up->call.page);
+		more = search_page(loop, look_up, look_up->call.page);
 	if (more)
 		report = clerk_listing_bound(&look_up->listing, look_up->settings, "look up what may have been created",
 									 look_up->call.page, look_up->sent_at);

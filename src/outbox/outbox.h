@@ -139,6 +139,7 @@ typedef struct LookUp
 	bool		sent;
 	bool		page_came;		/* to be looked through */
 	bool		answered;		/* every delivery has its outcome */
+	bool		over;			/* ... and is written, or put off: another may begin */
 } LookUp;
 
 /* A request that could not be claimed: left out for a while. */

@@ -172,6 +172,10 @@ merge_lane(Merges *merges, uint64 first, int limit, List *chosen)
 			continue;
 		due->id = open && rows == limit ? 0 : last;
 
+		/* A PATCH that completes a create would not send what the newer one has. */
+		if (length > 0)
+			due->step = CLERK_STEP_NONE;
+
 		/* Between the two, something may have failed: the first one was committed late. */
 		due->overtakes |= length > 0;
 	}
