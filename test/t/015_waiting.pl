@@ -79,7 +79,8 @@ sub answer
 # ---------------------------------------------------------------------------
 # Somebody has locked what is due
 # ---------------------------------------------------------------------------
-$mock->script(answer(503));
+# time enough to lock it, on a busy machine too
+$mock->script(answer(503, headers => { 'Retry-After' => 5 }));
 $request = enqueue('locked');
 wait_until(sub { value($request, "attempts = 1 AND state = 'queued'") eq 't' }, 'the first attempt', 40);
 $session = session($node);
