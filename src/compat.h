@@ -64,7 +64,7 @@ clerk_compat_json_is_valid(char *text, size_t len)
 /*
  * Where a setting's value comes from, and which role has set it; for files
  * that include utils/guc_tables.h.  14 does not remember the role: there,
- * whoever asks has to note it.
+ * the caller has to note it.
  */
 #ifdef GUC_TABLES_H
 

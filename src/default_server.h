@@ -9,7 +9,7 @@
 #ifndef CLERK_DEFAULT_SERVER_H
 #define CLERK_DEFAULT_SERVER_H
 
-/* The value of pg_clerk.server in this session, whoever has set it. */
+/* The value of pg_clerk.server in this session, set by any role. */
 extern char *clerk_default_server;
 
 /* To be called by _PG_init. */

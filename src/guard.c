@@ -9,7 +9,7 @@
  * trigger of the table, and, after a foreign key's action, the triggers of the
  * table that the action changes.  (The action itself runs as the owner of that
  * table, but the triggers that it fires are run when the statement ends, as
- * whoever runs the statement, and deferred ones at COMMIT.)  So a statement is
+ * the role that runs the statement, and deferred ones at COMMIT.)  So a statement is
  * refused where a function that it would run belongs to a role that is neither
  * the tables' owner nor a superuser.
  *

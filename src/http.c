@@ -962,8 +962,8 @@ shortage_of(const ClerkHttpTransfer *transfer)
 }
 
 /*
- * Fill in the answering half of the request, in its memory context: whoever
- * takes the answers may do so for the life of the process.
+ * Fill in the answering half of the request, in its memory context: the
+ * current one may live as long as the process.
  */
 static void
 transfer_report(ClerkHttpTransfer *transfer)

@@ -13,7 +13,7 @@ typedef enum ClerkLock
 {
 	CLERK_LOCK_ARMING = 1,		/* a server's oid: writing its origin */
 	CLERK_LOCK_MIRROR,			/* a server's oid: one mirror at a time */
-	CLERK_LOCK_QUEUE,			/* a server's oid: one process at a time claims from it */
+	CLERK_LOCK_QUEUE,			/* a server's oid: one process at a time claims from it, or adopts */
 	CLERK_LOCK_CLAIMER			/* a process that delivers, by its number; of the session */
 } ClerkLock;
 
@@ -42,7 +42,7 @@ extern bool clerk_try_hold_server(Oid server);
  * Lock the extension's tables for writing, all of them or none; false if
  * somebody has locked one of them, such as DROP EXTENSION, REINDEX or ALTER
  * TABLE.  At the beginning of a transaction that has no other lock: taken one
- * by one in the middle of it, they would deadlock with whoever takes several.
+ * by one in the middle of it, they would deadlock with a command that takes several.
  */
 extern bool clerk_try_lock_tables(void);
 

@@ -633,7 +633,7 @@ USING (CASE WHEN origin = pg_catalog.enterprise_connection_origin()
 	THEN role_oid IN (SELECT o.oid FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE'))
 	ELSE role IN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE')) END);
 GRANT SELECT ON @extschema@.enterprise_connection_requests TO PUBLIC;
--- pg_dump reads it, whoever runs it
+-- pg_dump reads it, run by any role
 GRANT SELECT ON SEQUENCE @extschema@.enterprise_connection_requests_id_seq TO PUBLIC;
 
 /*

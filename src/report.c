@@ -3,7 +3,7 @@
  * report.c
  *		What went wrong with a call, as PostgreSQL reports it.
  *
- * Whatever Clerk (or whoever answered in its place) says is untrusted: it is
+ * Whatever Clerk (or something that answers in its place) says is untrusted: it is
  * cleaned of the secrets that we sent, then cut, cleaned of control characters
  * and converted to the database's encoding before anything of it is shown.
  *

@@ -289,7 +289,7 @@ hold_secret(List *given, Oid catalog)
 /*
  * For an error about options that hold a secret: the statement, in which it
  * is, must not come along, neither in the log nor as the context of a function
- * that has executed it.  (Whoever catches the error restores the stack.)
+ * that has executed it.  (The stack is restored where the error is caught.)
  */
 static int
 hide_statement(void)
@@ -430,7 +430,7 @@ pg_clerk_validator(PG_FUNCTION_ARGS)
 	}
 	check_together(given, hidden);
 
-	/* Whoever waits because the old ones do not work goes on with these. */
+	/* Requests that wait because the old ones do not work go on with these. */
 	clerk_wake_at_commit();
 	PG_RETURN_VOID();
 }

@@ -159,18 +159,6 @@ static ClerkStatement read_by_key_statement = {
 	.args = {NAMEOID, TEXTOID},
 };
 
-static ClerkStatement try_lock_by_id_statement = {
-	.text = ROW_COLUMNS BY_ID " FOR UPDATE SKIP LOCKED",
-	.nargs = 2,
-	.args = {NAMEOID, TEXTOID},
-};
-
-static ClerkStatement try_lock_by_key_statement = {
-	.text = ROW_COLUMNS BY_KEY " FOR UPDATE SKIP LOCKED",
-	.nargs = 2,
-	.args = {NAMEOID, TEXTOID},
-};
-
 static ClerkStatement merge_statement = {
 	.text = "SELECT pg_catalog.enterprise_connection_merge(t.connection, $3)"
 	" OPERATOR(pg_catalog.<>) t.connection FROM %1$s.enterprise_connections t" BY_ID,
@@ -532,32 +520,6 @@ clerk_free_key(const char *server, const char *key)
 	SPI_connect();
 	clerk_run(&free_key_statement, values, NULL, false);
 	SPI_finish();
-}
-
-static bool
-try_lock_row(ClerkStatement *lock, ClerkStatement *read, const char *server, const char *value)
-{
-	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(value)};
-	bool		locked;
-
-	SPI_connect();
-	clerk_run(lock, values, NULL, true);
-	locked = SPI_processed > 0;
-	if (!locked)
-	{
-		clerk_run(read, values, NULL, true);
-		locked = SPI_processed == 0;
-	}
-	SPI_finish();
-	return locked;
-}
-
-bool
-clerk_try_lock_tracked(const char *server, const char *id, const char *key)
-{
-	return (id == NULL || try_lock_row(&try_lock_by_id_statement, &read_by_id_statement, server, id)) &&
-		(key == NULL || try_lock_row(&try_lock_by_key_statement, &read_by_key_statement, server, key));
 }
 
 static ClerkTracked *

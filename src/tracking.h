@@ -51,12 +51,6 @@ extern ClerkTracked *clerk_lock_key(const char *server, const char *key);
 extern void clerk_free_key(const char *server, const char *key);
 
 /*
- * Lock the rows of an id and of a key (each may be NULL), if there are any;
- * false, at once, if somebody has one of them locked.
- */
-extern bool clerk_try_lock_tracked(const char *server, const char *id, const char *key);
-
-/*
  * The same for many rows of a server, in one statement each.
  *
  * Track: the same id may come twice, and what comes later counts as later.

@@ -37,9 +37,6 @@
 /* After a failover there can be many in doubt, for which one listing is enough. */
 #define MANY_DOUBTS 1000
 
-/* Another process claims just now: it takes milliseconds. */
-#define QUEUE_BUSY 5
-
 /* Those of the rows that nobody has locked. */
 static ClerkStatement lock_statement = {
 	.text = "SELECT q.id FROM " REQUESTS " q WHERE q.id = ANY ($1) FOR UPDATE SKIP LOCKED",
@@ -174,83 +171,110 @@ claim_rows(Loop *loop, Claim *claim, ClerkStatement *statement, Datum *values)
 	return deliveries;
 }
 
-/*
- * Claim what is chosen: one statement for what is sent, one for what is to be
- * looked up, one for what becomes doubtful.
- */
-static void
-claim_chosen(Loop *loop, Claim *claim, List *chosen)
+/* The chosen by what becomes of them, as arrays. */
+typedef struct Sorted
 {
-	int			count = list_length(chosen);
-	int64	   *ids[3];
-	Datum	   *claimers[3];
-	int			counts[3] = {0};
-	const char **steps = palloc(sizeof(char *) * (count + 1));
-	const char **connections = palloc(sizeof(char *) * (count + 1));
-	Datum		lease = Float8GetDatum(claim->limits->timeout / 1000.0);
-	List	   *sent = NIL;
-	List	   *doubts = NIL;
-	MemoryContext old = CurrentMemoryContext;
+	int64	   *ids;
+	Datum	   *claimers;		/* as they were looked at */
+	const char **steps;
+	const char **connections;
+	int			count;
+} Sorted;
+
+enum
+{
+	SORTED_SENT,				/* sent */
+	SORTED_LOOKED_UP,			/* looked up */
+	SORTED_DOUBTFUL,			/* to be looked up when a lease is over */
+	SORTED_KINDS
+};
+
+static void
+sort_chosen(const Claim *claim, List *chosen, Sorted *sorted)
+{
+	int			count = list_length(chosen) + 1;
 	ListCell   *lc;
 
-	for (int i = 0; i < 3; i++)
+	for (int kind = 0; kind < SORTED_KINDS; kind++)
 	{
-		ids[i] = palloc(sizeof(int64) * (count + 1));
-		claimers[i] = palloc(sizeof(Datum) * (count + 1));
+		sorted[kind].ids = palloc(sizeof(int64) * count);
+		sorted[kind].claimers = palloc(sizeof(Datum) * count);
+		sorted[kind].steps = palloc(sizeof(char *) * count);
+		sorted[kind].connections = palloc(sizeof(char *) * count);
+		sorted[kind].count = 0;
 	}
 	foreach(lc, chosen)
 	{
 		Due		   *due = lfirst(lc);
-		int			kind = clerk_due_is_doubt(due) ? 1 : 0;
+		int			kind = clerk_due_is_doubt(due) ? SORTED_LOOKED_UP : SORTED_SENT;
+		Sorted	   *to;
 
 		if (due->id == 0)
 			continue;
-		if (kind == 0)
-		{
+		if (kind == SORTED_SENT)
 			decide_step(claim, due);
-			if (due->step == CLERK_STEP_CREATE && due->elsewhere)
-				kind = 2;
-		}
-		if (kind == 0)
-		{
-			steps[counts[0]] = clerk_step_name(due->step);
-			connections[counts[0]] = due->connection_id;
-		}
-		claimers[kind][counts[kind]] = Int32GetDatum(due->claimer);
-		ids[kind][counts[kind]++] = due->id;
+		if (kind == SORTED_SENT && due->step == CLERK_STEP_CREATE && due->elsewhere)
+			kind = SORTED_DOUBTFUL;
+		to = &sorted[kind];
+		to->claimers[to->count] = Int32GetDatum(due->claimer);
+		to->steps[to->count] = clerk_step_name(due->step);
+		to->connections[to->count] = due->connection_id;
+		to->ids[to->count++] = due->id;
 	}
-	if (counts[0] > 0)
-	{
-		Datum		values[] = {clerk_ids_datum(ids[0], counts[0]), clerk_texts_datum(steps, counts[0]),
-			clerk_texts_datum(connections, counts[0]), lease, Int32GetDatum(loop->claimer), claimers_datum(claimers[0], counts[0])
-		};
+}
 
-		sent = claim_rows(loop, claim, &claim_statement, values);
-	}
-	if (counts[1] > 0)
-	{
-		Datum		values[] = {clerk_ids_datum(ids[1], counts[1]), lease, Int32GetDatum(loop->claimer), claimers_datum(claimers[1], counts[1])};
+static List *
+claim_sent(Loop *loop, Claim *claim, const Sorted *sorted, Datum lease)
+{
+	Datum		values[] = {clerk_ids_datum(sorted->ids, sorted->count), clerk_texts_datum(sorted->steps, sorted->count),
+		clerk_texts_datum(sorted->connections, sorted->count), lease, Int32GetDatum(loop->claimer),
+		claimers_datum(sorted->claimers, sorted->count)
+	};
 
-		doubts = claim_rows(loop, claim, &claim_doubts_statement, values);
-	}
-	if (counts[2] > 0)
-	{
-		Datum		values[] = {clerk_ids_datum(ids[2], counts[2]), lease, Int64GetDatum(clerk_origin_fingerprint()),
-			ObjectIdGetDatum(claim->server->oid), Int32GetDatum((int32) clerk_timeline())
-		};
+	return sorted->count > 0 ? claim_rows(loop, claim, &claim_statement, values) : NIL;
+}
 
-		SPI_connect();
-		clerk_run(&doubt_statement, values, NULL, false);
-		SPI_finish();
-		claim->taken += counts[2];
-	}
+static List *
+claim_doubts(Loop *loop, Claim *claim, const Sorted *sorted, Datum lease)
+{
+	Datum		values[] = {clerk_ids_datum(sorted->ids, sorted->count), lease, Int32GetDatum(loop->claimer),
+		claimers_datum(sorted->claimers, sorted->count)
+	};
+
+	return sorted->count > 0 ? claim_rows(loop, claim, &claim_doubts_statement, values) : NIL;
+}
+
+static void
+make_doubtful(Claim *claim, const Sorted *sorted, Datum lease)
+{
+	Datum		values[] = {clerk_ids_datum(sorted->ids, sorted->count), lease, Int64GetDatum(clerk_origin_fingerprint()),
+		ObjectIdGetDatum(claim->server->oid), Int32GetDatum((int32) clerk_timeline())
+	};
+
+	if (sorted->count == 0)
+		return;
+	SPI_connect();
+	clerk_run(&doubt_statement, values, NULL, false);
+	SPI_finish();
+	claim->taken += sorted->count;
+}
+
+/*
+ * What is sent, becomes the loop's.
+ */
+static void
+take_sent(Loop *loop, Server *server, List *sent)
+{
+	MemoryContext old = CurrentMemoryContext;
+	ListCell   *lc;
+
 	/* All of them first: if there is an error, they are dropped. */
 	foreach(lc, sent)
 	{
 		MemoryContextSetParent(((Delivery *) lfirst(lc))->context, loop->context);
 		dlist_push_tail(&loop->deliveries, &((Delivery *) lfirst(lc))->node);
 	}
-	claim->server->sending += list_length(sent);
+	server->sending += list_length(sent);
 	foreach(lc, sent)
 	{
 		Delivery   *delivery = lfirst(lc);
@@ -260,9 +284,28 @@ claim_chosen(Loop *loop, Claim *claim, List *chosen)
 		error = clerk_outbox_try(loop, clerk_outbox_prepare, delivery);
 		if (error != NULL)
 			clerk_outbox_judge_error(delivery, error);
-		claim->server->sending -= delivery->state != DELIVERY_READY;
+		server->sending -= delivery->state != DELIVERY_READY;
 		MemoryContextSwitchTo(old);
 	}
+}
+
+/*
+ * Claim what is chosen: one statement for what is sent, one for what is to be
+ * looked up, one for what becomes doubtful.
+ */
+static void
+claim_chosen(Loop *loop, Claim *claim, List *chosen)
+{
+	Datum		lease = Float8GetDatum(claim->limits->timeout / 1000.0);
+	Sorted		sorted[SORTED_KINDS];
+	List	   *sent;
+	List	   *doubts;
+
+	sort_chosen(claim, chosen, sorted);
+	sent = claim_sent(loop, claim, &sorted[SORTED_SENT], lease);
+	doubts = claim_doubts(loop, claim, &sorted[SORTED_LOOKED_UP], lease);
+	make_doubtful(claim, &sorted[SORTED_DOUBTFUL], lease);
+	take_sent(loop, claim->server, sent);
 	if (doubts != NIL)
 		clerk_outbox_take_doubts(loop, claim->server, doubts);
 }
@@ -482,7 +525,7 @@ may_claim(Loop *loop, Claim *claim)
 	if (!clerk_try_hold_server(server->oid) || !clerk_try_lock(CLERK_LOCK_QUEUE, server->oid))
 	{
 		loop->limited = true;
-		loop->next_claim = Min(loop->next_claim, clerk_http_now() + QUEUE_BUSY);
+		loop->next_claim = Min(loop->next_claim, clerk_http_now() + CLERK_QUEUE_BUSY);
 		return false;
 	}
 	return true;

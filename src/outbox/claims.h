@@ -19,8 +19,20 @@
  */
 #define PLACE(id) " CROSS JOIN LATERAL (SELECT t.ctid AS place FROM " REQUESTS " t WHERE t.id = " id " LIMIT 1) t"
 
+/* The priorities that the requests of server $1 have, one after the other. */
+#define PRIORITIES \
+	"WITH RECURSIVE priorities (priority) AS (" \
+	" (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $1 AND q.finished_at IS NULL" \
+	" ORDER BY q.priority LIMIT 1)" \
+	" UNION ALL SELECT (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $1 AND q.finished_at IS NULL" \
+	" AND q.priority > p.priority ORDER BY q.priority LIMIT 1)" \
+	" FROM priorities p WHERE p.priority IS NOT NULL) "
+
 /* What is due but cannot be claimed, is looked at again after so many ms. */
 #define CLERK_LOOK_AGAIN 1000
+
+/* Another process has the queue just now: it takes milliseconds. */
+#define CLERK_QUEUE_BUSY 5
 
 /* The first of a lane, one of which is due. */
 typedef struct Due
@@ -83,7 +95,8 @@ extern void clerk_due_note_next(Loop *loop, const Claim *claim);
 extern int	clerk_due_places(const Loop *loop, const Server *server, const ClerkSettings *limits);
 extern void clerk_due_wait_for_pace(Loop *loop, const ClerkSettings *limits);
 
-/* Ids, as an array; a column of a row, 0 for null. */
+/* Texts (NULL: null) and ids, as arrays; a column of a row, 0 for null. */
+extern Datum clerk_texts_datum(const char *const *texts, int count);
 extern Datum clerk_ids_datum(const int64 *ids, int count);
 extern Datum clerk_row_value(uint64 row, int column);
 

@@ -17,7 +17,7 @@
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "locks.h"
-#include "outbox/outbox.h"
+#include "outbox/claims.h"
 #include "tracking.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -353,13 +353,13 @@ static void
 put_off_locked(Loop *loop, void *arg)
 {
 	Batch	   *batch = arg;
-	Datum	   *ids = palloc(sizeof(Datum) * batch->count);
+	int64	   *ids = palloc(sizeof(int64) * batch->count);
 	Datum		value;
 	int			left = 0;
 
 	for (int i = 0; i < batch->count; i++)
-		ids[i] = Int64GetDatum(batch->deliveries[i]->row->id);
-	value = PointerGetDatum(construct_array(ids, batch->count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+		ids[i] = batch->deliveries[i]->row->id;
+	value = clerk_ids_datum(ids, batch->count);
 	SPI_connect();
 	clerk_run(&locked_statement, &value, NULL, false);
 	for (int i = 0; i < batch->count; i++)
@@ -671,7 +671,7 @@ has_outcomes(Loop *loop)
 	{
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
-		if (look_up->page_came)
+		if (look_up->page_came && look_up->not_before <= now)
 			return true;
 		foreach(lc, look_up->answered ? look_up->deliveries : NIL)
 			if (clerk_outbox_has_outcome(lfirst(lc), now))

@@ -44,15 +44,6 @@
 /* Sockets of which a server that has one does not get another. */
 #define RESERVED_SOCKETS 16
 
-/* The priorities that the server's requests have, one after the other. */
-#define PRIORITIES \
-	"WITH RECURSIVE priorities (priority) AS (" \
-	" (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $1 AND q.finished_at IS NULL" \
-	" ORDER BY q.priority LIMIT 1)" \
-	" UNION ALL SELECT (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $1 AND q.finished_at IS NULL" \
-	" AND q.priority > p.priority ORDER BY q.priority LIMIT 1)" \
-	" FROM priorities p WHERE p.priority IS NOT NULL) "
-
 /*
  * What is unfinished in a lane is asked for as state <= 'queued', and in the
  * order of state and id, or by state = 'failed' alone: of all indexes, only that

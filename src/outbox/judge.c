@@ -12,7 +12,8 @@
 #include "executor/spi.h"
 #include "json.h"
 #include "keys.h"
-#include "outbox/outbox.h"
+#include "locks.h"
+#include "outbox/claims.h"
 #include "pace.h"
 #include "settings.h"
 #include "utils/builtins.h"
@@ -54,7 +55,7 @@ static ClerkStatement holder_statement = {
 	" OR EXISTS (SELECT FROM (SELECT * FROM %1$s.enterprise_connection_requests q WHERE q.server = $1"
 	" AND q.finished_at IS NULL LIMIT 10000) q WHERE q.attempts > 0 AND q.id <> $2"
 	" AND CASE WHEN $3 THEN q.params->>'organization_id' = $5"
-	" ELSE lower((q.params->'domains')::text)::jsonb ?| $4 END) END AS may_come_free"
+	" ELSE lower((q.params->'domains')::text COLLATE \"C\")::jsonb ?| $4 END) END AS may_come_free"
 	" FROM (SELECT 1) one LEFT JOIN holder h ON true ORDER BY 3 DESC LIMIT 1",
 	.nargs = 7,
 	.args = {NAMEOID, INT8OID, BOOLOID, TEXTARRAYOID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
@@ -462,11 +463,13 @@ judge_deliveries(Loop *loop)
 }
 
 /*
- * A server has one look-up at a time, so all their pages.
+ * A server has one look-up at a time, so all their pages.  What is found there
+ * must be no other process's to adopt: that one's outcomes are to be committed.
  */
 void
 clerk_outbox_judge_all(Loop *loop)
 {
+	int64		now = clerk_http_now();
 	dlist_iter	iter;
 
 	judge_deliveries(loop);
@@ -474,7 +477,11 @@ clerk_outbox_judge_all(Loop *loop)
 	{
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
-		if (look_up->page_came)
+		if (!look_up->page_came || look_up->not_before > now)
+			continue;
+		if (clerk_try_lock(CLERK_LOCK_QUEUE, look_up->server->oid))
 			clerk_outbox_judge_page(loop, look_up);
+		else
+			look_up->not_before = now + CLERK_QUEUE_BUSY;
 	}
 }

@@ -360,8 +360,8 @@ take_answers(Loop *loop, int64 until)
 
 /*
  * When is there something to do, if nothing happens before?  After an error
- * not before the pause is over; but whoever asked the process to leave does not
- * wait for that.
+ * not before the pause is over; but a process that is asked to leave does not wait
+ * for that.
  */
 static int64
 next_wake(Loop *loop)
@@ -386,7 +386,7 @@ next_wake(Loop *loop)
 		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
 
 		if (look_up->page_came)
-			wake = Min(wake, now);
+			wake = Min(wake, Max(look_up->not_before, now));
 		foreach(lc, look_up->answered ? look_up->deliveries : NIL)
 			if (clerk_outbox_has_outcome(lfirst(lc), CLERK_NO_TIME))
 				wake = Min(wake, Max(((Delivery *) lfirst(lc))->not_before, now));
@@ -420,7 +420,7 @@ may_leave(Loop *loop)
 
 /*
  * Has something happened that the loop has not looked at?  Then it must not
- * wait: whoever told it has set the latch, but a wait for a lock, in one of the
+ * wait: the latch was set, but a wait for a lock, in one of the
  * transactions, may have reset it.
  */
 static bool

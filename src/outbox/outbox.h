@@ -137,7 +137,8 @@ typedef struct LookUp
 	bool		claimed;		/* the claims are committed */
 	bool		secured;		/* they were not among what has failed */
 	bool		sent;
-	bool		page_came;		/* to be looked through */
+	bool		page_came;		/* to be looked through ... */
+	int64		not_before;		/* ... but not before this, in ms */
 	bool		answered;		/* every delivery has its outcome */
 	bool		over;			/* ... and is written, or put off: another may begin */
 } LookUp;
@@ -214,9 +215,6 @@ extern void clerk_outbox_claim(Loop *loop);
 
 /* The servers (char *) that have something unfinished. */
 extern List *clerk_outbox_server_names(void);
-
-/* A text array, or a null, as a Datum. */
-extern Datum clerk_texts_datum(const char *const *texts, int count);
 
 /* prepare.c: make the request.  Everything that is wrong with the row is an error. */
 extern void clerk_outbox_prepare(Loop *loop, void *delivery);

@@ -9,7 +9,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "outbox/outbox.h"
+#include "outbox/claims.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -20,8 +20,6 @@
 
 /* ... and until the next one, in ms, while something is under way. */
 #define SWEEP_INTERVAL 100
-
-#define REQUESTS "%1$s.enterprise_connection_requests"
 
 /* What has been finished for so long that it is cleared away. */
 static ClerkStatement old_statement = {
@@ -70,15 +68,11 @@ static ClerkStatement sweep_statement = {
 static ClerkStatement bring_back_statement = {
 	.text = "UPDATE " REQUESTS " q SET next_attempt_at = clock_timestamp() WHERE q.id = ANY (ARRAY("
 	"SELECT l.id FROM " REQUESTS " l WHERE l.finished_at IS NULL AND l.state <> 'sending' AND l.next_attempt_at < 'infinity'"
-	" AND l.next_attempt_at > $1 AND l.server = $2 AND l.priority = ANY (ARRAY("
-	"WITH RECURSIVE priorities (priority) AS ("
-	" (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $2 AND q.finished_at IS NULL ORDER BY q.priority LIMIT 1)"
-	" UNION ALL SELECT (SELECT q.priority FROM " REQUESTS " q WHERE q.server = $2 AND q.finished_at IS NULL"
-	" AND q.priority > p.priority ORDER BY q.priority LIMIT 1) FROM priorities p WHERE p.priority IS NOT NULL)"
-	" SELECT p.priority FROM priorities p WHERE p.priority IS NOT NULL))"
+	" AND l.next_attempt_at > $2 AND l.server = $1 AND l.priority = ANY (ARRAY(" PRIORITIES
+	"SELECT p.priority FROM priorities p WHERE p.priority IS NOT NULL))"
 	" AND (l.next_attempt_at > $3 OR l.started_at IS NULL AND l.state = 'queued') LIMIT $4 FOR UPDATE SKIP LOCKED))",
 	.nargs = 4,
-	.args = {TIMESTAMPTZOID, NAMEOID, TIMESTAMPTZOID, INT4OID},
+	.args = {NAMEOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID},
 };
 
 /*
@@ -98,7 +92,7 @@ bring_back(Loop *loop, void *arg)
 	foreach(lc, clerk_outbox_server_names())
 	{
 		NameData	name;
-		Datum		values[] = {TimestampTzGetDatum(set_back ? now : last), clerk_name_datum(&name, lfirst(lc)),
+		Datum		values[] = {clerk_name_datum(&name, lfirst(lc)), TimestampTzGetDatum(set_back ? now : last),
 			TimestampTzGetDatum(last), Int32GetDatum(AT_ONCE)
 		};
 
