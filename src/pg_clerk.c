@@ -7,15 +7,15 @@
  */
 #include "postgres.h"
 
-#include "compat.h"
-#include "default_server.h"
-#include "outbox/deliver.h"
+#include "base/compat.h"
+#include "base/wake.h"
+#include "calls/rollback.h"
+#include "clerk/default_server.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "rollback.h"
+#include "outbox/deliver.h"
 #include "utils/guc.h"
-#include "wake.h"
-#include "worker.h"
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
 

@@ -11,24 +11,24 @@
  */
 #include "postgres.h"
 
-#include "catalog.h"
+#include "base/catalog.h"
+#include "base/compat.h"
+#include "base/json.h"
+#include "base/locks.h"
+#include "base/wake.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
+#include "clerk/origin.h"
+#include "clerk/pace.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
-#include "json.h"
-#include "locks.h"
 #include "miscadmin.h"
-#include "origin.h"
 #include "outbox/claims.h"
-#include "pace.h"
-#include "tracking.h"
+#include "tables/tracking.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "wake.h"
 
 /* Rows that are looked at beyond those that are wanted: they may stand behind others. */
 #define LOOK_FURTHER 100

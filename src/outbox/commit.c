@@ -12,20 +12,20 @@
  */
 #include "postgres.h"
 
+#include "base/locks.h"
+#include "base/wake.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
-#include "locks.h"
 #include "outbox/claims.h"
-#include "tracking.h"
+#include "tables/tracking.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "wake.h"
 
 /* A longer id or key, in bytes, might not fit into a notification with all that is escaped. */
 #define MAX_NOTIFIED 255

@@ -14,18 +14,18 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
+#include "base/locks.h"
+#include "base/wake.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
+#include "clerk/origin.h"
+#include "clerk/pace.h"
 #include "executor/spi.h"
-#include "locks.h"
-#include "origin.h"
 #include "outbox/claims.h"
-#include "pace.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "wake.h"
 
 /* If so many of them do, they are put out of the way: at most so many at a time. */
 #define MANY_BEHIND 50

@@ -10,13 +10,13 @@
  */
 #include "postgres.h"
 
+#include "base/json.h"
+#include "calls/upsert.h"
 #include "catalog/pg_type.h"
+#include "clerk/pace.h"
 #include "executor/spi.h"
-#include "json.h"
-#include "keys.h"
 #include "outbox/outbox.h"
-#include "pace.h"
-#include "tracking.h"
+#include "tables/tracking.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"

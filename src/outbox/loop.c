@@ -13,12 +13,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/compat.h"
+#include "base/locks.h"
+#include "base/wake.h"
+#include "calls/connection.h"
 #include "commands/trigger.h"
-#include "compat.h"
-#include "connections.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
-#include "locks.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "postmaster/interrupt.h"
@@ -27,7 +28,6 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "wake.h"
 
 /* Connections of this process in all, to whatever server. */
 #define MAX_CONNECTIONS 500

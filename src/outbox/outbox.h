@@ -12,14 +12,14 @@
 #ifndef CLERK_OUTBOX_H
 #define CLERK_OUTBOX_H
 
+#include "base/guard.h"
+#include "base/statements.h"
+#include "calls/list.h"
+#include "clerk/dispatch.h"
 #include "datatype/timestamp.h"
-#include "dispatch.h"
-#include "guard.h"
 #include "lib/ilist.h"
 #include "outbox/deliver.h"
 #include "outbox/states.h"
-#include "pages.h"
-#include "statements.h"
 #include "utils/elog.h"
 
 /* Backoff of an attempt that came to nothing, in ms; Retry-After is obeyed up to that, too. */

@@ -7,12 +7,12 @@
  */
 #include "postgres.h"
 
-#include "connections.h"
-#include "json.h"
-#include "keys.h"
+#include "base/json.h"
+#include "calls/connection.h"
+#include "calls/upsert.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
-#include "tracking.h"
+#include "tables/tracking.h"
 
 /*
  * Settings for who enqueued the request: key and USAGE as they are now.

@@ -8,7 +8,7 @@
 #ifndef CLERK_REQUESTS_H
 #define CLERK_REQUESTS_H
 
-#include "settings.h"
+#include "clerk/settings.h"
 #include "utils/jsonb.h"
 
 /*

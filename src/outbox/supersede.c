@@ -8,16 +8,16 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
+#include "base/json.h"
+#include "base/wake.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
+#include "clerk/origin.h"
+#include "clerk/settings.h"
 #include "executor/spi.h"
-#include "json.h"
-#include "origin.h"
 #include "outbox/claims.h"
-#include "settings.h"
 #include "utils/array.h"
 #include "utils/memutils.h"
-#include "wake.h"
 
 /* Upserts that are merged by one claim. */
 #define MERGE_AT_ONCE 1000

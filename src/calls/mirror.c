@@ -1,0 +1,418 @@
+/*-------------------------------------------------------------------------
+ *
+ * mirror.c
+ *		All that exists at Clerk into the tracking table.
+ *
+ * First all pages of the listing, several in flight: each is written as it
+ * comes and forgotten.  Pages go by offset, so while others create and delete,
+ * an element can be seen twice or not at all; a row that no page confirmed is
+ * therefore asked for by its id, and removed only if Clerk says 404.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+#include "base/json.h"
+#include "calls/connection.h"
+#include "calls/list.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "clerk/dispatch.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "tables/tracking.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+/*
+ * If more than half of so many rows are not listed any more, it is rather the
+ * key of another instance than the work of a busy day.
+ */
+#define SWAPPED_KEY_ROWS 10
+
+/* So many elements of a page are on the next one, too. */
+#define PAGE_OVERLAP 10
+
+PG_FUNCTION_INFO_V1(mirror_enterprise_connections);
+
+typedef struct Mirror
+{
+	ClerkSettings *settings;
+	ReturnSetInfo *result;		/* where the changes go */
+	TimestampTz since;			/* before the first request */
+	MemoryContext scratch;		/* reset after each page or row */
+	Snapshot	before;			/* of the rows at the beginning; NULL: none */
+
+	/* pages */
+	bool		first_sent;
+	bool		first_done;		/* some page has been answered */
+	int64		next_offset;
+	int64		end;			/* where the listing ends, as far as known */
+	int64		page_size;
+	int64		read;			/* connections so far */
+	ClerkListing listing;
+
+	/* sorted ids: those on the pages, and rows that are on none; may spill */
+	Tuplesortstate *seen;
+	Tuplesortstate *unseen;
+	text	   *next_seen;		/* NULL at the end */
+	int64		rows;			/* in the table, by now */
+	int64		inserted;		/* of them, by this mirror */
+	int64		unseen_rows;
+} Mirror;
+
+/* A call and where it is in the listing. */
+typedef struct PageCall
+{
+	ClerkCall	call;
+	int64		offset;
+	int64		limit;
+} PageCall;
+
+static void
+report_progress(const Mirror *mirror, const char *what, int64 done, int64 all)
+{
+	char		activity[256];
+
+	snprintf(activity, sizeof(activity), "mirror_enterprise_connections, server %s: " INT64_FORMAT " of " INT64_FORMAT " %s",
+			 mirror->settings->server_name, done, all, what);
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+static Tuplesortstate *
+begin_sort(void)
+{
+	return tuplesort_begin_datum(TEXTOID, TextLessOperator, C_COLLATION_OID, false,
+								 work_mem, NULL, 0);
+}
+
+static void
+put_id(Tuplesortstate *sort, const char *id)
+{
+	text	   *datum = cstring_to_text(id);
+
+	tuplesort_putdatum(sort, PointerGetDatum(datum), false);
+	pfree(datum);
+}
+
+/*-------------------------------------------------------------------------
+ * Pages
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Pages overlap: what is deleted meanwhile moves the rest forward, and a new
+ * connection must not slip through between two of them.
+ */
+static int64
+page_step(const Mirror *mirror)
+{
+	return mirror->page_size > 2 * PAGE_OVERLAP ? mirror->page_size - PAGE_OVERLAP : mirror->page_size;
+}
+
+/*
+ * Until a page has said how many there are, as many are asked for as there
+ * are rows; that is one page if there is none.
+ */
+static ClerkCall *
+page_next(void *arg)
+{
+	Mirror	   *mirror = arg;
+	PageCall   *page;
+
+	if (mirror->first_sent && mirror->next_offset >= mirror->end)
+		return NULL;
+	mirror->first_sent = true;
+	page = palloc0(sizeof(*page));
+	page->offset = mirror->next_offset;
+	page->limit = mirror->page_size;
+	page->call.settings = mirror->settings;
+	page->call.endpoint = CLERK_LIST;
+	page->call.query = clerk_page_query(NULL, page->offset, page->limit);
+	page->call.caller = page;
+	mirror->next_offset += page_step(mirror);
+	return &page->call;
+}
+
+/*
+ * Learn from a page where the listing ends.  It can have grown meanwhile.  If
+ * the first one shows that the server gives less at a time than it was asked
+ * for, all others are asked for again, in its measure.
+ */
+static void
+note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
+{
+	if (page->offset == 0 && count > 0 && count < page->limit && total > count)
+	{
+		mirror->page_size = count;
+		mirror->next_offset = page_step(mirror);
+	}
+	if (!mirror->first_done)
+	{
+		mirror->first_done = true;
+		mirror->end = total;
+	}
+	mirror->end = Max(mirror->end, total);
+	if (count >= page->limit)
+		mirror->end = Max(mirror->end, page->offset + count + 1);
+	mirror->read += count;
+}
+
+static void
+add_change(Mirror *mirror, Datum id, Datum key, const char *change)
+{
+	Datum		values[] = {id, CStringGetTextDatum(change), key};
+	bool		nulls[] = {false, false, key == (Datum) 0};
+
+	tuplestore_putvalues(mirror->result->setResult, mirror->result->setDesc, values, nulls);
+}
+
+static void
+note_change(Datum id, Datum key, ClerkChange change, void *arg)
+{
+	Mirror	   *mirror = arg;
+
+	if (change == CLERK_CHANGE_INSERTED)
+		mirror->inserted++;
+	add_change(mirror, id, key, change == CLERK_CHANGE_INSERTED ? "inserted" : "updated");
+}
+
+static void
+take_page(Mirror *mirror, const ClerkPage *page)
+{
+	ListCell   *lc;
+
+	for (int i = 0; mirror->before != NULL && i < page->count; i++)
+	{
+		char	   *id = clerk_jsonb_string(page->elements[i], "id");
+
+		if (id != NULL)
+			put_id(mirror->seen, id);
+	}
+
+	/* What is left out exists all the same. */
+	foreach(lc, page->left_out)
+	{
+		const char *id = ((ClerkLeftOut *) lfirst(lc))->id;
+
+		if (mirror->before != NULL && id != NULL)
+			put_id(mirror->seen, id);
+	}
+	clerk_mirror_page(mirror->settings->server_name, mirror->before, page->elements, page->count, note_change, mirror);
+}
+
+static void
+page_done(ClerkCall *call, void *arg)
+{
+	Mirror	   *mirror = arg;
+	PageCall   *page = call->caller;
+	MemoryContext old;
+	ClerkReport *endless;
+
+	if (call->report != NULL)
+		clerk_report_raise(ERROR, call->report);
+
+	/* By its pages alone: many are waited for at the same time. */
+	endless = clerk_listing_bound(&mirror->listing, mirror->settings, "mirror the enterprise connections",
+								  call->page, clerk_http_now());
+	if (endless != NULL)
+		clerk_report_raise(ERROR, endless);
+	clerk_warn_left_out(call->page, "enterprise connection", page->offset);
+	old = MemoryContextSwitchTo(mirror->scratch);
+	note_extent(mirror, page, call->page->received, call->page->total);
+	take_page(mirror, call->page);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(mirror->scratch);
+	pfree((void *) call->query);
+	pfree(page);
+	report_progress(mirror, "connections read", mirror->read, mirror->end);
+}
+
+/*-------------------------------------------------------------------------
+ * Rows that no page confirmed
+ *-------------------------------------------------------------------------
+ */
+
+static void
+advance_seen(Mirror *mirror)
+{
+	Datum		value;
+
+	if (mirror->next_seen != NULL)
+		pfree(mirror->next_seen);
+	mirror->next_seen = clerk_tuplesort_next(mirror->seen, &value) ? DatumGetTextPP(value) : NULL;
+}
+
+/*
+ * The order of two ids in C collation.
+ */
+static int
+compare_ids(const text *seen, const char *id)
+{
+	size_t		seen_len = VARSIZE_ANY_EXHDR(seen);
+	size_t		len = strlen(id);
+	int			order = memcmp(VARDATA_ANY(seen), id, Min(seen_len, len));
+
+	return order != 0 ? order : seen_len < len ? -1 : seen_len > len;
+}
+
+/*
+ * Merge the rows with the ids that were on the pages, both in order.
+ */
+static void
+visit_row(const char *id, TimestampTz synced_at, void *arg)
+{
+	Mirror	   *mirror = arg;
+
+	mirror->rows++;
+	while (mirror->next_seen != NULL && compare_ids(mirror->next_seen, id) < 0)
+		advance_seen(mirror);
+	if (mirror->next_seen != NULL && compare_ids(mirror->next_seen, id) == 0)
+		return;
+	if (synced_at < mirror->since)
+	{
+		mirror->unseen_rows++;
+		put_id(mirror->unseen, id);
+	}
+}
+
+static ClerkCall *
+unseen_next(void *arg)
+{
+	Mirror	   *mirror = arg;
+	ClerkCall  *call;
+	Datum		id;
+
+	if (!clerk_tuplesort_next(mirror->unseen, &id))
+		return NULL;
+	call = palloc0(sizeof(*call));
+	call->settings = mirror->settings;
+	call->endpoint = CLERK_GET;
+	call->id = TextDatumGetCString(id);
+	pfree(DatumGetPointer(id));
+	return call;
+}
+
+static void
+remove_row(Mirror *mirror, const char *id)
+{
+	const char *server = mirror->settings->server_name;
+	char	   *key = clerk_tracked_key(server, id);
+	bool		held;
+
+	if (clerk_mirror_remove(server, id, mirror->since, &held))
+		add_change(mirror, CStringGetTextDatum(id), key ? CStringGetTextDatum(key) : (Datum) 0,
+				   held ? "gone" : "deleted");
+}
+
+static void
+unseen_done(ClerkCall *call, void *arg)
+{
+	Mirror	   *mirror = arg;
+	MemoryContext old = MemoryContextSwitchTo(mirror->scratch);
+
+	if (call->result != NULL)
+		clerk_mirror_page(mirror->settings->server_name, mirror->before, &call->result, 1, note_change, mirror);
+	else if (clerk_report_is_gone(call->report))
+		remove_row(mirror, call->id);
+	else
+	{
+		/* What cannot be stored keeps the row that it has. */
+		call->report->message = psprintf("%s (of connection \"%s\")", call->report->message, call->id);
+		clerk_report_raise(call->report->unstorable ? WARNING : ERROR, call->report);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(mirror->scratch);
+	pfree((void *) call->id);
+	pfree(call);
+}
+
+static void
+check_swapped_key(const Mirror *mirror)
+{
+	int64		unseen = mirror->unseen_rows;
+	int64		all = mirror->rows - mirror->inserted;
+
+	if (all < SWAPPED_KEY_ROWS || unseen * 2 <= all)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(INT64_FORMAT " of " INT64_FORMAT " tracked connections of server \"%s\" are not listed at Clerk any more",
+					unseen, all, mirror->settings->server_name),
+			 errdetail("That looks like the secret key of another Clerk instance; nothing was changed."),
+			 errhint("If it is the right key, run mirror_enterprise_connections(force => true).")));
+}
+
+/*-------------------------------------------------------------------------
+ * The function
+ *-------------------------------------------------------------------------
+ */
+
+static void
+run_mirror(Mirror *mirror, bool force)
+{
+	ClerkDispatch pages = {
+		.next = page_next,
+		.done = page_done,
+		.arg = mirror,
+		.concurrency = mirror->settings->max_concurrency,
+	};
+	ClerkDispatch rows = {
+		.next = unseen_next,
+		.done = unseen_done,
+		.arg = mirror,
+		.concurrency = mirror->settings->max_concurrency,
+	};
+
+	clerk_dispatch(&pages);
+
+	/* What is in a table that was empty has just come from Clerk. */
+	if (mirror->before == NULL)
+		return;
+	tuplesort_performsort(mirror->seen);
+	advance_seen(mirror);
+	clerk_mirror_each_row(mirror->settings->server_name, visit_row, mirror);
+	if (!force)
+		check_swapped_key(mirror);
+	tuplesort_performsort(mirror->unseen);
+	if (mirror->unseen_rows > 0)
+	{
+		report_progress(mirror, "rows to be checked one by one", mirror->unseen_rows, mirror->rows);
+		clerk_dispatch(&rows);
+	}
+}
+
+/*
+ * mirror_enterprise_connections(server name, force boolean)
+ */
+Datum
+mirror_enterprise_connections(PG_FUNCTION_ARGS)
+{
+	Mirror	   *mirror = palloc0(sizeof(*mirror));
+
+	clerk_prevent_write("mirror_enterprise_connections()");
+	mirror->settings = clerk_settings(clerk_server_argument(fcinfo, 0), CLERK_USE_WRITE);
+	mirror->result = clerk_materialized_result(fcinfo);
+	mirror->scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk mirror page",
+											ALLOCSET_DEFAULT_SIZES);
+	mirror->page_size = CLERK_PAGE_SIZE;
+
+	mirror->seen = begin_sort();
+	mirror->unseen = begin_sort();
+	mirror->before = clerk_mirror_begin(mirror->settings->server_name,
+										mirror->settings->max_concurrency * page_step(mirror), &mirror->end);
+	mirror->since = GetCurrentTimestamp();
+	run_mirror(mirror, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
+	tuplesort_end(mirror->seen);
+	tuplesort_end(mirror->unseen);
+	UnregisterSnapshot(mirror->before);
+	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	return (Datum) 0;
+}

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * upsert.h
+ *		Connections under a key: what upserts at once and deliveries share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_UPSERT_H
+#define CLERK_UPSERT_H
+
+#include "base/json.h"
+#include "clerk/report.h"
+
+/* Did Clerk refuse to create what is there? */
+extern bool clerk_is_duplicate(const ClerkReport *report);
+
+/* ... because the organization has one, not because of a domain? */
+extern bool clerk_is_duplicate_organization(const ClerkReport *report);
+
+/*
+ * Is it the connection that a create with this body makes: the same name,
+ * provider, organization and domains?
+ */
+extern bool clerk_same_connection(ClerkJson *body, ClerkJson *connection);
+
+/*
+ * The parameters for a connection that exists.  Its provider may be named, but
+ * not changed: 22023.
+ */
+extern Jsonb *clerk_params_for_update(Jsonb *params, const char *provider);
+
+#endif							/* CLERK_UPSERT_H */

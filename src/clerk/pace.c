@@ -1,0 +1,113 @@
+/*-------------------------------------------------------------------------
+ *
+ * pace.c
+ *		How fast a server may be asked.
+ *
+ * The paces are kept for the life of the process.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "clerk/pace.h"
+#include "http/http.h"
+#include "utils/hsearch.h"
+
+/* Where Clerk answers 429 without saying how long, in ms. */
+#define DEFAULT_RETRY_AFTER 1000
+
+/* Where it says 0, in ms: a server that repeats itself must not be hammered. */
+#define MIN_RETRY_AFTER 50
+
+/*
+ * How fast a server may be asked: a request is let through when due is not
+ * more than a second ahead, and moves due on by the interval.  So a second's
+ * worth of requests may come at once, and no more than the rate in the long
+ * run.
+ */
+typedef struct Pace
+{
+	Oid			server;			/* hash key */
+	int64		due;			/* us on clerk_http_now()'s clock */
+	int64		paused_until;	/* ms, after a 429 */
+	int64		version;		/* of the settings; others end the pause */
+} Pace;
+
+static HTAB *paces = NULL;
+
+static Pace *
+find_pace(const ClerkSettings *settings)
+{
+	Pace	   *pace;
+	bool		found;
+
+	if (paces == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Pace)};
+
+		paces = hash_create("pg_clerk paces", 8, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	pace = hash_search(paces, &settings->server, HASH_ENTER, &found);
+	if (!found)
+		pace->due = 0;
+	if (!found || pace->version != settings->version)
+		pace->paused_until = 0;
+	pace->version = settings->version;
+	return pace;
+}
+
+int64
+clerk_pace_next(const ClerkSettings *settings)
+{
+	Pace	   *pace = find_pace(settings);
+
+	if (settings->rate_limit == 0)
+		return pace->paused_until;
+	return Max(pace->paused_until, pace->due / 1000 - 1000);
+}
+
+int
+clerk_pace_allows(const ClerkSettings *settings)
+{
+	Pace	   *pace = find_pace(settings);
+	int64		now = clerk_http_now();
+	int64		interval;
+
+	if (now < pace->paused_until)
+		return 0;
+	if (settings->rate_limit == 0)
+		return INT_MAX;
+	interval = 1000000 / settings->rate_limit;
+	return (int) Max((now * 1000 + 1000000 - Max(pace->due, now * 1000)) / interval, 0);
+}
+
+void
+clerk_pace_count(const ClerkSettings *settings)
+{
+	Pace	   *pace = find_pace(settings);
+
+	if (settings->rate_limit > 0)
+		pace->due = Max(pace->due, clerk_http_now() * 1000) + 1000000 / settings->rate_limit;
+}
+
+void
+clerk_pace_pause(const ClerkSettings *settings, int64 until)
+{
+	Pace	   *pace = find_pace(settings);
+
+	pace->paused_until = Max(pace->paused_until, until);
+}
+
+int64
+clerk_pace_paused_until(const ClerkSettings *settings)
+{
+	return find_pace(settings)->paused_until;
+}
+
+int64
+clerk_pace_after_limit(int64 retry_after)
+{
+	return clerk_http_now() + (retry_after >= 0 ? Max(retry_after, MIN_RETRY_AFTER) : DEFAULT_RETRY_AFTER);
+}

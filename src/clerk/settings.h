@@ -1,0 +1,76 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *		Foreign server, its key and GUCs resolved into one struct.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CLERK_SETTINGS_H
+#define CLERK_SETTINGS_H
+
+#include "clerk/origin.h"
+#include "nodes/pg_list.h"
+
+typedef struct ClerkSettings
+{
+	Oid			server;
+	char	   *server_name;
+	char	   *base_url;		/* normalised, ends in /v1 */
+	char	   *api_version;
+	char	   *secret_key;		/* printable ASCII; must never be shown */
+	int			timeout;		/* ms, of a call with all its retries */
+	int			connect_timeout;	/* ms */
+	int			max_retries;
+	int			max_concurrency;
+	int			rate_limit;		/* requests per second, 0 = none */
+	int			max_response_size;	/* bytes */
+	char	   *ca_file;		/* NULL: the system's */
+	char	   *proxy;			/* NULL: none */
+	char	   *proxy_user;		/* printable ASCII; NULL: none */
+	char	   *proxy_password; /* the same; must never be shown */
+	List	   *extra_params;	/* of char *, see params.h */
+	ClerkOrigin origin;			/* is this the database that it was armed for? */
+	int64		version;		/* see clerk_settings_version */
+} ClerkSettings;
+
+typedef enum ClerkUse
+{
+	CLERK_USE_READ,				/* never writes, not even that the server is armed */
+	CLERK_USE_WRITE,
+	CLERK_USE_ENQUEUE			/* needs neither a key nor to be armed */
+} ClerkUse;
+
+/*
+ * Resolve a server's settings for a call at once by the current user.  NULL
+ * means the server that pg_clerk.server names, see default_server.h.  Throws
+ * 42704 (no such server), 42809 (not a pg_clerk server), 42501 (no USAGE),
+ * 55000 (no key, or none that may be sent there; not armed for this database).
+ * The result, in the current memory context, is the caller's own copy.
+ */
+extern ClerkSettings *clerk_settings(const char *server_name, ClerkUse use);
+
+/* All of it, in the current memory context. */
+extern ClerkSettings *clerk_settings_copy(const ClerkSettings *from);
+
+/*
+ * The oid of a pg_clerk server, which is held on to until the transaction ends
+ * (locks.h).  Throws 42704 or 42809.
+ */
+extern Oid	clerk_held_server(const char *name);
+
+/* Where a server was armed.  False if there is no such pg_clerk server. */
+extern bool clerk_settings_origin(const char *server_name, ClerkOrigin *origin);
+
+/*
+ * The limits of a server for a worker, whoever it is for: times, concurrency
+ * and rate.  NULL if there is no such pg_clerk server.
+ */
+extern ClerkSettings *clerk_settings_limits(const char *server_name);
+
+/*
+ * Another number than before: the server or its PUBLIC mapping has changed.
+ * The same in all processes.
+ */
+extern int64 clerk_settings_version(const char *server_name);
+
+#endif							/* CLERK_SETTINGS_H */

@@ -1,0 +1,209 @@
+/*-------------------------------------------------------------------------
+ *
+ * servers.c
+ *		What becomes of a server's rows when it is created, renamed or dropped.
+ *
+ * The tables know a server by its name, which a dump carries along.  So a
+ * server that is renamed takes its rows along, and one that is dropped takes
+ * them with it: another server of the same name inherits nothing.  Who writes
+ * rows of a server holds on to it (locks.h), so none can be added meanwhile.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/catalog.h"
+#include "base/statements.h"
+#include "catalog/pg_type.h"
+#include "clerk/settings.h"
+#include "commands/event_trigger.h"
+#include "fmgr.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(enterprise_connection_server_event);
+
+#define EQUALS " OPERATOR(pg_catalog.=) "
+
+/* All that knows a server by its name. */
+static ClerkStatement rename_statements[] = {
+	{
+		.text = "UPDATE %1$s.enterprise_connections t SET server = $2 WHERE t.server" EQUALS "$1",
+		.nargs = 2,
+		.args = {NAMEOID, NAMEOID},
+	},
+	{
+		.text = "UPDATE %1$s.enterprise_connection_requests t SET server = $2 WHERE t.server" EQUALS "$1",
+		.nargs = 2,
+		.args = {NAMEOID, NAMEOID},
+	},
+	{
+		.text = "UPDATE %1$s.enterprise_connection_pauses t SET server = $2 WHERE t.server" EQUALS "$1",
+		.nargs = 2,
+		.args = {NAMEOID, NAMEOID},
+	},
+};
+
+static ClerkStatement drop_statements[] = {
+	{
+		.text = "DELETE FROM %1$s.enterprise_connections t WHERE t.server" EQUALS "$1",
+		.nargs = 1,
+		.args = {NAMEOID},
+	},
+	{
+		.text = "DELETE FROM %1$s.enterprise_connection_requests t WHERE t.server" EQUALS "$1",
+		.nargs = 1,
+		.args = {NAMEOID},
+	},
+	{
+		.text = "DELETE FROM %1$s.enterprise_connection_pauses t WHERE t.server" EQUALS "$1",
+		.nargs = 1,
+		.args = {NAMEOID},
+	},
+};
+
+static ClerkStatement unfinished_statement = {
+	.text = "SELECT pg_catalog.count(*) FROM %1$s.enterprise_connection_requests t WHERE t.server" EQUALS "$1"
+	" AND t.finished_at IS NULL",
+	.nargs = 1,
+	.args = {NAMEOID},
+};
+
+static ClerkStatement rows_statement = {
+	.text = "SELECT (SELECT pg_catalog.count(*) FROM %1$s.enterprise_connections t WHERE t.server" EQUALS "$1)"
+	" OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM %1$s.enterprise_connection_requests t WHERE t.server" EQUALS "$1)",
+	.nargs = 1,
+	.args = {NAMEOID},
+};
+
+static int64
+count_rows(ClerkStatement *statement, const char *server)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server)};
+	bool		isnull;
+
+	clerk_run(statement, values, NULL, true);
+	return DatumGetInt64(clerk_row_datum(0, 1, &isnull));
+}
+
+/*
+ * A new name must have no rows.  If it has, those of a dump were restored
+ * without their server, or the event trigger was switched off.  The tables'
+ * owner can be trusted to know.
+ */
+static void
+check_new_name(const char *server)
+{
+	int64		rows = count_rows(&rows_statement, server);
+	bool		trusted = has_privs_of_role(GetUserId(), clerk_catalog()->owner);
+
+	if (rows > 0)
+		ereport(trusted ? WARNING : ERROR,
+				(errcode(trusted ? ERRCODE_WARNING : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 trusted ?
+				 errmsg("server \"%s\" takes over the rows of an earlier server of that name: " INT64_FORMAT, server, rows) :
+				 errmsg("an earlier server \"%s\" has left rows: " INT64_FORMAT, server, rows),
+				 trusted ? 0 :
+				 errhint("Choose another name, or have the owner of the extension's tables create the server or delete the rows.")));
+}
+
+static void
+rename_server(const char *from, const char *to)
+{
+	NameData	names[2];
+	Datum		values[] = {clerk_name_datum(&names[0], from), clerk_name_datum(&names[1], to)};
+
+	check_new_name(to);
+	for (size_t i = 0; i < lengthof(rename_statements); i++)
+		clerk_run(&rename_statements[i], values, NULL, true);
+}
+
+static void
+drop_server(const char *server)
+{
+	NameData	name;
+	Datum		values[] = {clerk_name_datum(&name, server)};
+	int64		unfinished = count_rows(&unfinished_statement, server);
+
+	for (size_t i = 0; i < lengthof(drop_statements); i++)
+		clerk_run(&drop_statements[i], values, NULL, true);
+	if (unfinished > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("requests of server \"%s\" that were not delivered are dropped with it: " INT64_FORMAT,
+						server, unfinished)));
+}
+
+/*
+ * Has the command done anything?  CREATE SERVER IF NOT EXISTS may have not.
+ */
+static bool
+has_changed_server(void)
+{
+	if (SPI_execute("SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() c"
+					" WHERE c.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_foreign_server'::pg_catalog.regclass",
+					true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look at the changed objects");
+	return SPI_processed > 0;
+}
+
+static void
+drop_servers(void)
+{
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	if (SPI_execute("SELECT d.object_name FROM pg_catalog.pg_event_trigger_dropped_objects() d"
+					" WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_foreign_server'::pg_catalog.regclass",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look at the dropped objects");
+	for (uint64 i = 0; i < SPI_processed; i++)
+		names = lappend(names, clerk_row_text(i, 1));
+	foreach(lc, names)
+		drop_server(lfirst(lc));
+}
+
+/*
+ * Armed from the beginning: a copy that is made before its first use finds out
+ * that it is one.  A server from a dump has its origin already.
+ */
+static void
+created_server(const char *server)
+{
+	ClerkOrigin origin;
+
+	check_new_name(server);
+	if (clerk_settings_origin(server, &origin) && origin == CLERK_ORIGIN_NONE)
+		clerk_origin_arm_first(get_foreign_server_oid(server, false));
+}
+
+/*
+ * enterprise_connection_server_event(), an event trigger function
+ */
+Datum
+enterprise_connection_server_event(PG_FUNCTION_ARGS)
+{
+	EventTriggerData *event;
+
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("enterprise_connection_server_event() is an event trigger function")));
+	event = (EventTriggerData *) fcinfo->context;
+	SPI_connect();
+	if (strcmp(event->event, "sql_drop") == 0)
+		drop_servers();
+	else if (!has_changed_server())
+		;						/* nothing to do */
+	else if (IsA(event->parsetree, CreateForeignServerStmt))
+		created_server(((CreateForeignServerStmt *) event->parsetree)->servername);
+	else if (IsA(event->parsetree, RenameStmt))
+		rename_server(strVal(((RenameStmt *) event->parsetree)->object),
+					  ((RenameStmt *) event->parsetree)->newname);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
