@@ -16,10 +16,10 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/wake.h"
 #include "common/hashfn.h"
-#include "http/http.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/procarray.h"
@@ -192,7 +192,7 @@ wake_database(Oid database)
 	else
 	{
 		each->woken = true;
-		each->wanted = Min(each->wanted, clerk_http_now());
+		each->wanted = Min(each->wanted, clerk_now_ms());
 	}
 	if (each != NULL && each->pid != 0)
 		SetLatch(each->latch);
@@ -251,7 +251,7 @@ clerk_wake_prepared(void)
 void
 clerk_wake_wait(int64 request, const char *key, int64 until)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 
 	if (shared == NULL || RecoveryInProgress())
 		clerk_wake_pause(until < 0 ? now + AWAIT_MS : Min(now + AWAIT_MS, until));
@@ -280,7 +280,7 @@ begin_away(Oid database)
 	if (each != NULL)
 	{
 		/* No two are the same: they tell who has sent it away last. */
-		each->not_before = Max(each->not_before + 1, clerk_http_now() + AWAY_MS);
+		each->not_before = Max(each->not_before + 1, clerk_now_ms() + AWAY_MS);
 		each->leave = true;
 		if (each->pid != 0)
 			SetLatch(each->latch);
@@ -313,7 +313,7 @@ clerk_wake_pause(int64 until)
 {
 	int64		now;
 
-	while ((now = clerk_http_now()) < until)
+	while ((now = clerk_now_ms()) < until)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -325,7 +325,7 @@ clerk_wake_pause(int64 until)
 void
 clerk_wake_send_away(Oid database)
 {
-	int64		start = clerk_http_now();
+	int64		start = clerk_now_ms();
 	int64		now;
 	int			pid;
 	int			last = 0;
@@ -333,7 +333,7 @@ clerk_wake_send_away(Oid database)
 	if (shared == NULL)
 		return;
 	begin_away(database);
-	while ((now = clerk_http_now()) < start + GONE_MS)
+	while ((now = clerk_now_ms()) < start + GONE_MS)
 	{
 		pid = worker_of(database, now >= start + GRACE_MS);
 		/* It takes leave before it has left the database. */
@@ -358,7 +358,7 @@ end_away(void)
 	each = clerk_wake_find(sent_away, false);
 	if (each != NULL && each->not_before == sent_away_until)
 	{
-		each->not_before = clerk_http_now() + RETURN_MS;
+		each->not_before = clerk_now_ms() + RETURN_MS;
 		if (each->wanted != CLERK_NEVER)
 			each->wanted = Min(each->wanted, each->not_before);
 		wake_launcher();
@@ -408,11 +408,11 @@ clerk_wake_enter(Oid database)
 	if (each != NULL)
 	{
 		each->starting = false;
-		if (each->pid == 0 && each->not_before <= clerk_http_now())
+		if (each->pid == 0 && each->not_before <= clerk_now_ms())
 		{
 			each->pid = MyProcPid;
 			each->latch = MyLatch;
-			each->since = clerk_http_now();
+			each->since = clerk_now_ms();
 			each->idle = false;
 			each->leave = false;
 			mine = each;
@@ -465,7 +465,7 @@ clerk_wake_part(int64 wanted, int64 not_before)
 	clerk_wake_lock();
 	mine->pid = 0;
 	mine->latch = NULL;
-	mine->wanted = mine->woken ? Min(wanted, clerk_http_now()) : wanted;
+	mine->wanted = mine->woken ? Min(wanted, clerk_now_ms()) : wanted;
 	mine->woken = false;
 	mine->not_before = Max(mine->not_before, not_before);
 	mine = NULL;

@@ -4,7 +4,7 @@
  *		Which database has a worker, and waking it: the shared memory of
  *		launcher, workers and sessions.
  *
- * All times are those of clerk_http_now, a clock that is never set and the
+ * All times are those of clerk_now_ms, a clock that is never set and the
  * same for all processes.
  *
  *-------------------------------------------------------------------------

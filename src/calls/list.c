@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/url.h"
 #include "calls/connection.h"
@@ -77,7 +78,7 @@ clerk_listing_bound(ClerkListing *listing, const ClerkSettings *settings, const 
 	const char *fault = NULL;
 
 	listing->pages++;
-	listing->waited += clerk_http_now() - since;
+	listing->waited += clerk_now_ms() - since;
 	if (page->total > MAX_TOTAL)
 		fault = psprintf("It says to have " INT64_FORMAT " elements.", page->total);
 	else if (listing->pages >= MAX_PAGES)
@@ -145,7 +146,7 @@ fetch_page(ClerkPager *pager)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	int64		limit = pager->left >= 0 ? Min(pager->left, CLERK_PAGE_SIZE) : CLERK_PAGE_SIZE;
-	int64		since = clerk_http_now();
+	int64		since = clerk_now_ms();
 	ClerkCall	call = {.settings = pager->settings, .endpoint = pager->endpoint, .id = pager->id};
 
 	call.query = clerk_page_query(pager->query, pager->offset, limit);

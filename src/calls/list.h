@@ -26,7 +26,7 @@ typedef struct ClerkListing
 } ClerkListing;
 
 /*
- * Count a page, for whose answer since has been waited (clerk_http_now()).
+ * Count a page, for whose answer since has been waited (clerk_now_ms()).
  * Returns a report if that was too much, else NULL.  what: "list the ...".
  */
 extern ClerkReport *clerk_listing_bound(ClerkListing *listing, const ClerkSettings *settings, const char *what,

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/json.h"
 #include "calls/connection.h"
@@ -221,7 +222,7 @@ page_done(ClerkCall *call, void *arg)
 
 	/* By its pages alone: many are waited for at the same time. */
 	endless = clerk_listing_bound(&mirror->listing, mirror->settings, "mirror the enterprise connections",
-								  call->page, clerk_http_now());
+								  call->page, clerk_now_ms());
 	if (endless != NULL)
 		clerk_report_raise(ERROR, endless);
 	clerk_warn_left_out(call->page, "enterprise connection", page->offset);

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "calls/rollback.h"
 #include "clerk/dispatch.h"
@@ -123,7 +124,7 @@ says_gone(const ClerkHttpRequest *request)
 static void
 send_deletions(List *rolled_back)
 {
-	int64		until = clerk_http_now() + DELETE_TIME;
+	int64		until = clerk_now_ms() + DELETE_TIME;
 	ClerkHttpSet *set = clerk_http_begin(DELETE_CONCURRENCY);
 	ListCell   *lc = list_head(rolled_back);
 	ClerkCall  *call;
@@ -134,7 +135,7 @@ send_deletions(List *rolled_back)
 			 lc = lnext(rolled_back, lc))
 		{
 			Note	   *note = lfirst(lc);
-			int64		left = until - clerk_http_now();
+			int64		left = until - clerk_now_ms();
 
 			if (note->action != CLERK_ROLLBACK_DELETE || note->gone || left <= 0)
 				continue;

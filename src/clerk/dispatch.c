@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "clerk/dispatch.h"
 #include "clerk/pace.h"
@@ -104,7 +105,7 @@ static void
 send_attempt(Run *run, Attempt *attempt)
 {
 	ClerkCall  *call = attempt->call;
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 
 	MemoryContextReset(attempt->context);
 	MemoryContextSwitchTo(attempt->context);
@@ -153,7 +154,7 @@ static bool
 is_held_back(Run *run, Attempt *attempt)
 {
 	const ClerkSettings *settings = attempt->call->settings;
-	int64		wait = clerk_pace_paused_until(settings) - clerk_http_now();
+	int64		wait = clerk_pace_paused_until(settings) - clerk_now_ms();
 
 	if (attempt->give_up != 0 || wait <= settings->timeout)
 		return false;
@@ -183,7 +184,7 @@ next_attempt(Run *run)
 {
 	for (;;)
 	{
-		int64		now = clerk_http_now();
+		int64		now = clerk_now_ms();
 		ClerkCall  *call;
 		dlist_mutable_iter iter;
 
@@ -213,7 +214,7 @@ static bool
 wait_for_socket(Run *run, Attempt *attempt)
 {
 	const ClerkSettings *settings = attempt->call->settings;
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 
 	attempt->tries--;
 	if (attempt->short_until == 0)
@@ -250,7 +251,7 @@ retry(Run *run, Attempt *attempt)
 		int64		pause = RETRY_PAUSE << Min(attempt->tries - 1, 6);
 
 		pause = pause / 2 + (int64) (clerk_random() * (double) pause / 2);
-		attempt->not_before = clerk_http_now() + Max(pause, report->retry_after);
+		attempt->not_before = clerk_now_ms() + Max(pause, report->retry_after);
 	}
 
 	/* Of many, each try has the whole time. */
@@ -307,7 +308,7 @@ next_wake(const Run *run)
 	if (clerk_http_pending(run->set) >= run->dispatch->concurrency)
 		return -1;
 	if (!has_room(run))
-		return clerk_http_now() + SHORTAGE_RETRY;
+		return clerk_now_ms() + SHORTAGE_RETRY;
 
 	dlist_foreach(iter, (dlist_head *) &run->waiting)
 	{

@@ -39,7 +39,7 @@ extern void clerk_call_send(ClerkHttpSet *set, ClerkCall *call);
 
 /*
  * Wait until a call of the set is finished, and return it, to be read.  NULL
- * when clerk_http_now() has reached until (-1: no limit); it has looked for
+ * when clerk_now_ms() has reached until (-1: no limit); it has looked for
  * answers then, even if until had passed before.
  *
  * woken: NULL if the process's latch is of no concern.  Else NULL is returned

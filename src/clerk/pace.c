@@ -11,6 +11,7 @@
 
 #include <limits.h>
 
+#include "base/clock.h"
 #include "clerk/pace.h"
 #include "http/http.h"
 #include "utils/hsearch.h"
@@ -30,7 +31,7 @@
 typedef struct Pace
 {
 	Oid			server;			/* hash key */
-	int64		due;			/* us on clerk_http_now()'s clock */
+	int64		due;			/* us on clerk_now_ms()'s clock */
 	int64		paused_until;	/* ms, after a 429 */
 	int64		version;		/* of the settings; others end the pause */
 } Pace;
@@ -72,7 +73,7 @@ int
 clerk_pace_allows(const ClerkSettings *settings)
 {
 	Pace	   *pace = find_pace(settings);
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	int64		interval;
 
 	if (now < pace->paused_until)
@@ -89,7 +90,7 @@ clerk_pace_count(const ClerkSettings *settings)
 	Pace	   *pace = find_pace(settings);
 
 	if (settings->rate_limit > 0)
-		pace->due = Max(pace->due, clerk_http_now() * 1000) + 1000000 / settings->rate_limit;
+		pace->due = Max(pace->due, clerk_now_ms() * 1000) + 1000000 / settings->rate_limit;
 }
 
 void
@@ -109,5 +110,5 @@ clerk_pace_paused_until(const ClerkSettings *settings)
 int64
 clerk_pace_after_limit(int64 retry_after)
 {
-	return clerk_http_now() + (retry_after >= 0 ? Max(retry_after, MIN_RETRY_AFTER) : DEFAULT_RETRY_AFTER);
+	return clerk_now_ms() + (retry_after >= 0 ? Max(retry_after, MIN_RETRY_AFTER) : DEFAULT_RETRY_AFTER);
 }

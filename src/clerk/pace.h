@@ -4,7 +4,7 @@
  *		How fast a server may be asked.
  *
  * Each server has a pace, which all requests of this process share.  All times
- * are in ms on clerk_http_now()'s clock.
+ * are in ms on clerk_now_ms()'s clock.
  *
  *-------------------------------------------------------------------------
  */

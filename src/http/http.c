@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "http/http.h"
 #include "lib/ilist.h"
@@ -161,15 +162,6 @@ typedef struct Pool
 
 static Pool pool = {.timer = -1, .sets = DLIST_STATIC_INIT(pool.sets)};
 
-int64
-clerk_http_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /*
  * libcurl's resolver runs in a thread, which inherits the signal mask.  A
  * thread of a backend must never take a signal, so all are blocked whenever
@@ -237,7 +229,7 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 static int
 timer_callback(CURLM *multi, long timeout_ms, void *arg)
 {
-	pool.timer = timeout_ms < 0 ? -1 : clerk_http_now() + timeout_ms;
+	pool.timer = timeout_ms < 0 ? -1 : clerk_now_ms() + timeout_ms;
 	return 0;
 }
 
@@ -335,7 +327,7 @@ static curl_socket_t
 refuse_socket(ClerkHttpTransfer *transfer, const char *why)
 {
 	transfer->shortage = why;
-	pool.shortage_until = clerk_http_now() + SHORTAGE_PAUSE;
+	pool.shortage_until = clerk_now_ms() + SHORTAGE_PAUSE;
 	return CURL_SOCKET_BAD;
 }
 
@@ -654,7 +646,7 @@ static bool
 pool_wait(int64 until)
 {
 	WaitEvent	events[32];
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	int64		wake = pool.timer >= 0 && (until < 0 || pool.timer < until) ? pool.timer : until;
 	int			nevents;
 	bool		latch_set;
@@ -683,7 +675,7 @@ pool_wait(int64 until)
 		ModifyWaitEvent(pool.waits, LATCH_EVENT, WL_LATCH_SET, MyLatch);
 		(void) pool_act_on_events(events, nevents);
 	}
-	if (pool.timer >= 0 && pool.timer <= clerk_http_now())
+	if (pool.timer >= 0 && pool.timer <= clerk_now_ms())
 		pool_act_on_timer();
 	return latch_set;
 }
@@ -1095,7 +1087,7 @@ int
 clerk_http_room(void)
 {
 	/* If nothing is under way, only trying shows, and no answer frees a socket. */
-	if (pool.pending > 0 && clerk_http_now() < pool.shortage_until)
+	if (pool.pending > 0 && clerk_now_ms() < pool.shortage_until)
 		return 0;
 	return Max(max_sockets() - pool.pending, 0);
 }
@@ -1136,7 +1128,7 @@ clerk_http_next(ClerkHttpSet *set, int64 until, bool *latch_set)
 		if ((request = take_finished(set)) != NULL)
 			return request;
 		*latch_set = latch;
-		if (latch || (until >= 0 && clerk_http_now() >= until))
+		if (latch || (until >= 0 && clerk_now_ms() >= until))
 			return NULL;
 	}
 }
@@ -1148,7 +1140,7 @@ clerk_http_next(ClerkHttpSet *set, int64 until, bool *latch_set)
 void
 clerk_http_push(void)
 {
-	if (pool.timer >= 0 && pool.timer <= clerk_http_now())
+	if (pool.timer >= 0 && pool.timer <= clerk_now_ms())
 	{
 		pool_act_on_timer();
 		pool_collect();

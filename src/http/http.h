@@ -97,7 +97,7 @@ extern int	clerk_http_room(void);
 
 /*
  * Wait until a request of the set is finished and return it; NULL when
- * clerk_http_now() has reached until (-1: no limit), or, with *latch_set, when
+ * clerk_now_ms() has reached until (-1: no limit), or, with *latch_set, when
  * the process's latch is set, which the caller has to reset.  Looks for answers
  * at least once, even if until has passed or the latch is set already, and
  * waits on none too.
@@ -125,7 +125,5 @@ extern void clerk_http_end(ClerkHttpSet *set);
  */
 extern void clerk_http_abandon(int nest_level);
 
-/* Milliseconds on a clock that is never set. */
-extern int64 clerk_http_now(void);
 
 #endif							/* CLERK_HTTP_H */

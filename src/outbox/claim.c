@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/json.h"
 #include "base/locks.h"
@@ -385,7 +386,7 @@ claim_from(Loop *loop, void *arg)
 	if (rows != NIL && claim->taken == 0 && !claim->moved && (both_ends || lanes == NIL || !server->backlog))
 	{
 		server->backlog = false;
-		loop->next_claim = Min(loop->next_claim, clerk_http_now() + CLERK_LOOK_AGAIN);
+		loop->next_claim = Min(loop->next_claim, clerk_now_ms() + CLERK_LOOK_AGAIN);
 	}
 }
 
@@ -499,7 +500,7 @@ may_claim(Loop *loop, Claim *claim)
 	/* Without a server, or in a copy of the database, requests are held. */
 	if (claim->limits == NULL || claim->limits->origin == CLERK_ORIGIN_ELSEWHERE)
 		return false;
-	if (clerk_http_now() < server->claim_not_before)
+	if (clerk_now_ms() < server->claim_not_before)
 	{
 		loop->next_claim = Min(loop->next_claim, server->claim_not_before);
 		return false;
@@ -516,7 +517,7 @@ may_claim(Loop *loop, Claim *claim)
 		if (server->sending == 0)
 		{
 			loop->crowded = true;
-			loop->next_claim = Min(loop->next_claim, clerk_http_now() + CLERK_LOOK_AGAIN);
+			loop->next_claim = Min(loop->next_claim, clerk_now_ms() + CLERK_LOOK_AGAIN);
 		}
 		return false;
 	}
@@ -525,7 +526,7 @@ may_claim(Loop *loop, Claim *claim)
 	if (!clerk_try_hold_server(server->oid) || !clerk_try_lock(CLERK_LOCK_QUEUE, server->oid))
 	{
 		loop->limited = true;
-		loop->next_claim = Min(loop->next_claim, clerk_http_now() + CLERK_QUEUE_BUSY);
+		loop->next_claim = Min(loop->next_claim, clerk_now_ms() + CLERK_QUEUE_BUSY);
 		return false;
 	}
 	return true;
@@ -550,7 +551,7 @@ claim_server(Loop *loop, void *arg)
 	else if (clerk_pace_allows(claim->limits) <= 0)
 		clerk_due_wait_for_pace(loop, claim->limits);
 	else if (clerk_due_places(loop, server, claim->limits) > 0)
-		loop->next_claim = clerk_http_now();
+		loop->next_claim = clerk_now_ms();
 	if (server->paused && (server->sending > 0 || server->looking_up))
 		clerk_outbox_probed(server);
 }
@@ -580,7 +581,7 @@ claim_from_all(Loop *loop, void *arg)
 		{
 			clerk_outbox_log(psprintf("claim requests of server \"%s\"", claim.name), error);
 			drop_claims(loop, claim.server);
-			claim.server->claim_not_before = clerk_http_now() + clerk_outbox_pause(3 + claim.server->failures++);
+			claim.server->claim_not_before = clerk_now_ms() + clerk_outbox_pause(3 + claim.server->failures++);
 			loop->next_claim = Min(loop->next_claim, claim.server->claim_not_before);
 		}
 	}

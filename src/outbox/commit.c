@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/locks.h"
 #include "base/wake.h"
 #include "catalog/pg_type.h"
@@ -162,7 +163,7 @@ outcome_arrays(const Batch *batch, Datum *values)
 static void
 put_off(Delivery *delivery)
 {
-	delivery->not_before = clerk_http_now() + clerk_outbox_pause(delivery->tries++);
+	delivery->not_before = clerk_now_ms() + clerk_outbox_pause(delivery->tries++);
 }
 
 /*
@@ -476,7 +477,7 @@ add_if_judged(List *list, Delivery *delivery, const Server *server, int64 now)
 static void
 write_outcomes_of(Loop *loop, Server *server)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	List	   *judged = NIL;
 	Batch		batch = {.server = server};
 	dlist_iter	iter;
@@ -523,7 +524,7 @@ write_outcomes(Loop *loop, void *arg)
 		ForeignServer *now = GetForeignServerExtended(server->oid, FSV_MISSING_OK);
 
 		if (server->stopped)
-			loop->next_claim = clerk_http_now();
+			loop->next_claim = clerk_now_ms();
 		server->stopped = false;
 
 		/* As it is called now; the rows of one that is gone are gone, too. */
@@ -566,7 +567,7 @@ note_next(Loop *loop, const Delivery *delivery)
 	const ClerkOutcome *outcome = &delivery->outcome;
 
 	if (clerk_state_is_final(outcome->state) ? delivery->server->waits : outcome->state != CLERK_STATE_SENDING)
-		loop->next_claim = Min(loop->next_claim, clerk_http_now() + Max(outcome->delay, 0));
+		loop->next_claim = Min(loop->next_claim, clerk_now_ms() + Max(outcome->delay, 0));
 }
 
 static void
@@ -623,7 +624,7 @@ end_look_ups(Loop *loop)
 		{
 			look_up->over = true;
 			look_up->server->looking_up = false;
-			loop->next_claim = clerk_http_now();
+			loop->next_claim = clerk_now_ms();
 		}
 		if (done)
 		{
@@ -660,7 +661,7 @@ unwrite(Loop *loop)
 static bool
 has_outcomes(Loop *loop)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	dlist_iter	iter;
 	ListCell   *lc;
 

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/locks.h"
 #include "base/wake.h"
@@ -168,7 +169,7 @@ clerk_due_set_aside(Loop *loop, int64 id)
 		aside->id = id;
 		loop->aside = lappend(loop->aside, aside);
 	}
-	aside->not_before = clerk_http_now() + clerk_outbox_pause(3 + aside->tries++);
+	aside->not_before = clerk_now_ms() + clerk_outbox_pause(3 + aside->tries++);
 	loop->next_claim = Min(loop->next_claim, aside->not_before);
 	MemoryContextSwitchTo(old);
 }
@@ -180,7 +181,7 @@ static Datum
 asides(Loop *loop)
 {
 	int64	   *ids = palloc(sizeof(int64) * (list_length(loop->aside) + 1));
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	int			count = 0;
 	ListCell   *lc;
 
@@ -257,7 +258,7 @@ clerk_due_places(const Loop *loop, const Server *server, const ClerkSettings *li
 void
 clerk_due_wait_for_pace(Loop *loop, const ClerkSettings *limits)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	int64		next = clerk_pace_next(limits);
 
 	/* By its rate, that is; a pause of Clerk's can be long. */
@@ -442,7 +443,7 @@ clerk_due_note_next(Loop *loop, const Claim *claim)
 	clerk_run(&next_due_statement, values, NULL, false);
 	datum = clerk_row_value(0, 1);
 	if (datum)
-		loop->next_claim = Min(loop->next_claim, clerk_http_now() +
+		loop->next_claim = Min(loop->next_claim, clerk_now_ms() +
 							   (DatumGetTimestampTz(datum) - GetCurrentTimestamp()) / 1000 + 1);
 	SPI_finish();
 }

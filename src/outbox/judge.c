@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/json.h"
 #include "base/locks.h"
@@ -418,7 +419,7 @@ judge_delivery(Loop *loop, Delivery *delivery)
 		delivery->outcome.step = CLERK_STEP_NONE;
 		delivery->next = NULL;
 		delivery->state = DELIVERY_ANSWERED;
-		delivery->not_before = clerk_http_now() + clerk_outbox_pause(delivery->tries++);
+		delivery->not_before = clerk_now_ms() + clerk_outbox_pause(delivery->tries++);
 	}
 	else
 	{
@@ -443,7 +444,7 @@ judge_delivery(Loop *loop, Delivery *delivery)
 static void
 judge_deliveries(Loop *loop)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	Delivery   *large = NULL;
 	dlist_iter	iter;
 
@@ -469,7 +470,7 @@ judge_deliveries(Loop *loop)
 void
 clerk_outbox_judge_all(Loop *loop)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	dlist_iter	iter;
 
 	judge_deliveries(loop);

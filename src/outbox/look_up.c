@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "calls/upsert.h"
 #include "catalog/pg_type.h"
@@ -143,7 +144,7 @@ clerk_outbox_send_look_up(Loop *loop, LookUp *look_up)
 			.caller = look_up,
 	};
 	clerk_call_build(&look_up->call);
-	look_up->sent_at = clerk_http_now();
+	look_up->sent_at = clerk_now_ms();
 	look_up->sent = true;
 	clerk_call_send(loop->set, &look_up->call);
 	MemoryContextSwitchTo(loop->context);

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/locks.h"
 #include "base/wake.h"
@@ -192,7 +193,7 @@ clerk_outbox_transaction(Loop *loop, const char *what, ClerkWork work)
 	ErrorData  *volatile error = NULL;
 	volatile bool done = false;
 
-	if (clerk_http_now() < loop->pause_until)
+	if (clerk_now_ms() < loop->pause_until)
 		return false;
 	scratch = AllocSetContextCreate(loop->context, "pg_clerk transaction", ALLOCSET_SMALL_SIZES);
 	PG_TRY();
@@ -225,7 +226,7 @@ clerk_outbox_transaction(Loop *loop, const char *what, ClerkWork work)
 	if (error != NULL && !loop->deliverer->leave())
 		clerk_outbox_log(what, error);
 	MemoryContextDelete(scratch);
-	loop->pause_until = done ? 0 : clerk_http_now() + Min(clerk_outbox_pause(loop->failures), TRANSACTION_PAUSE_LAST);
+	loop->pause_until = done ? 0 : clerk_now_ms() + Min(clerk_outbox_pause(loop->failures), TRANSACTION_PAUSE_LAST);
 	loop->failures = done ? 0 : loop->failures + 1;
 	return done;
 }
@@ -306,7 +307,7 @@ clerk_outbox_free_place(Loop *loop, Delivery *delivery)
 	delivery->keeps_place = false;
 	delivery->server->sending--;
 	if ((delivery->server->backlog || loop->crowded) && !delivery->server->stopped)
-		loop->next_claim = clerk_http_now();
+		loop->next_claim = clerk_now_ms();
 }
 
 /*
@@ -366,7 +367,7 @@ take_answers(Loop *loop, int64 until)
 static int64
 next_wake(Loop *loop)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	int64		wake = Min(loop->next_chores, loop->next_claim);
 	dlist_iter	iter;
 	ListCell   *lc;
@@ -403,7 +404,7 @@ static bool
 drained(const Loop *loop)
 {
 	return clerk_outbox_nothing_under_way(loop) && !loop->limited && loop->swept_lane == NULL &&
-		loop->next_claim > clerk_http_now();
+		loop->next_claim > clerk_now_ms();
 }
 
 /*
@@ -414,8 +415,8 @@ static bool
 may_leave(Loop *loop)
 {
 	if (loop->leave_at == 0)
-		loop->leave_at = clerk_http_now() + LEAVE_TIME;
-	return clerk_outbox_nothing_under_way(loop) || clerk_http_now() >= loop->leave_at;
+		loop->leave_at = clerk_now_ms() + LEAVE_TIME;
+	return clerk_outbox_nothing_under_way(loop) || clerk_now_ms() >= loop->leave_at;
 }
 
 /*
@@ -426,7 +427,7 @@ may_leave(Loop *loop)
 static bool
 is_called(Loop *loop)
 {
-	return loop->deliverer->called != NULL && clerk_http_now() >= loop->pause_until &&
+	return loop->deliverer->called != NULL && clerk_now_ms() >= loop->pause_until &&
 		loop->leave_at == 0 && (loop->deliverer->called() || loop->deliverer->leave());
 }
 
@@ -438,7 +439,7 @@ static int64
 next_due(const Loop *loop)
 {
 	if (!clerk_outbox_nothing_under_way(loop) || loop->swept_lane != NULL || loop->purging ||
-		loop->next_chores <= clerk_http_now())
+		loop->next_chores <= clerk_now_ms())
 		return 0;
 	return loop->next_claim;
 }
@@ -457,7 +458,7 @@ reload(Loop *loop)
 		return;
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-	loop->next_chores = Min(loop->next_chores, clerk_http_now() + clerk_naptime);
+	loop->next_chores = Min(loop->next_chores, clerk_now_ms() + clerk_naptime);
 }
 
 static void
@@ -482,7 +483,7 @@ run_loop(Loop *loop)
 		{
 			clerk_outbox_chores(loop);
 			clerk_outbox_sweep(loop);
-			if (loop->woken || loop->next_claim <= clerk_http_now())
+			if (loop->woken || loop->next_claim <= clerk_now_ms())
 				clerk_outbox_claim(loop);
 			loop->woken = false;
 		}
@@ -495,7 +496,7 @@ run_loop(Loop *loop)
 				break;
 
 			/* What was committed meanwhile, or is nobody's any more. */
-			loop->next_claim = clerk_http_now();
+			loop->next_claim = clerk_now_ms();
 			continue;
 		}
 		called = is_called(loop);

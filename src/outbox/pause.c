@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "outbox/outbox.h"
@@ -91,7 +92,7 @@ clerk_outbox_read_pauses(Loop *loop, void *arg)
 		TimestampTz probed_at = DatumGetTimestampTz(clerk_row_datum(i, 2, &isnull));
 
 		note_paused(clerk_outbox_server(loop, clerk_row_text(i, 1)), DatumGetInt64(clerk_row_datum(i, 3, &isnull)),
-					clerk_http_now() + PROBE_INTERVAL - (GetCurrentTimestamp() - probed_at) / 1000);
+					clerk_now_ms() + PROBE_INTERVAL - (GetCurrentTimestamp() - probed_at) / 1000);
 	}
 	SPI_finish();
 }
@@ -106,7 +107,7 @@ clerk_outbox_pause_server(Server *server, const ClerkReport *report, const Clerk
 	NameData	name;
 	Datum		values[] = {clerk_name_datum(&name, server->name), CStringGetTextDatum(report->message), Int64GetDatum(version)};
 
-	note_paused(server, version, clerk_http_now() + PROBE_INTERVAL);
+	note_paused(server, version, clerk_now_ms() + PROBE_INTERVAL);
 	(void) run(&pause_statement, values);
 }
 
@@ -135,7 +136,7 @@ bool
 clerk_outbox_may_probe(Loop *loop, Server *server)
 {
 	int64		version = clerk_settings_version(server->name);
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 
 	/* What is under way is the probe. */
 	if (server->sending > 0 || server->looking_up)

@@ -12,6 +12,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/json.h"
 #include "base/statements.h"
@@ -544,7 +545,7 @@ end_of(Interval *timeout)
 															  TimestampTzGetDatum(now),
 															  IntervalPGetDatum(timeout)));
 
-	return clerk_http_now() + (end > now ? (end - now) / 1000 : 0);
+	return clerk_now_ms() + (end > now ? (end - now) / 1000 : 0);
 }
 
 /*
@@ -599,7 +600,7 @@ wait_for(int64 id, int64 until)
 			superseded = id;
 			id = look.superseded_by;
 		}
-		else if (until >= 0 && clerk_http_now() >= until)
+		else if (until >= 0 && clerk_now_ms() >= until)
 			return NULL;
 		else
 			clerk_wake_wait(id, look.key, until);

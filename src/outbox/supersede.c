@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/json.h"
 #include "base/wake.h"
@@ -248,7 +249,7 @@ clerk_overtake_failed(Loop *loop, const Claim *claim, List *chosen)
 	clerk_run(&overtake_statement, values, NULL, false);
 	clerk_run(&failed_statement, values, NULL, false);
 	if (SPI_processed > 0)
-		loop->next_claim = Min(loop->next_claim, clerk_http_now() + CLERK_LOOK_AGAIN);
+		loop->next_claim = Min(loop->next_claim, clerk_now_ms() + CLERK_LOOK_AGAIN);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		foreach(lc, chosen)
 			if (((Due *) lfirst(lc))->id == DatumGetInt64(clerk_row_value(i, 1)))

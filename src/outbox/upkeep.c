@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "outbox/claims.h"
@@ -84,7 +85,7 @@ bring_back(Loop *loop, void *arg)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz last = TimestampTzPlusMilliseconds(now, CLERK_BACKOFF_LAST);
-	int64		ahead = now / 1000 - clerk_http_now();
+	int64		ahead = now / 1000 - clerk_now_ms();
 	bool		set_back = ahead < loop->clock_ahead - 1000;
 	bool		all = true;
 	ListCell   *lc;
@@ -230,11 +231,11 @@ rest_of_steps(Loop *loop, void *arg)
 void
 clerk_outbox_chores(Loop *loop)
 {
-	if (clerk_http_now() < loop->next_chores ||
+	if (clerk_now_ms() < loop->next_chores ||
 		!clerk_outbox_transaction(loop, "look after the outbox", all_steps))
 		return;
-	loop->next_chores = clerk_http_now() + clerk_naptime;
-	loop->next_claim = clerk_http_now();
+	loop->next_chores = clerk_now_ms() + clerk_naptime;
+	loop->next_claim = clerk_now_ms();
 }
 
 /*
@@ -244,9 +245,9 @@ void
 clerk_outbox_sweep(Loop *loop)
 {
 	if ((loop->swept_lane == NULL && !loop->purging) ||
-		(clerk_http_now() < loop->next_sweep && !clerk_outbox_nothing_under_way(loop)))
+		(clerk_now_ms() < loop->next_sweep && !clerk_outbox_nothing_under_way(loop)))
 		return;
 	if (clerk_outbox_transaction(loop, "clear up the outbox", rest_of_steps))
-		loop->next_claim = clerk_http_now();
-	loop->next_sweep = clerk_http_now() + SWEEP_INTERVAL;
+		loop->next_claim = clerk_now_ms();
+	loop->next_sweep = clerk_now_ms() + SWEEP_INTERVAL;
 }

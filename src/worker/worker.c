@@ -52,6 +52,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/statements.h"
 #include "base/wake.h"
@@ -207,7 +208,7 @@ reap_children(void)
 		{
 			/* It has never come. */
 			each->starting = false;
-			each->not_before = Max(each->not_before, clerk_http_now() + RESTART_MS);
+			each->not_before = Max(each->not_before, clerk_now_ms() + RESTART_MS);
 		}
 		clerk_wake_unlock();
 		children = foreach_delete_current(children, lc);
@@ -232,7 +233,7 @@ admit_unseen(void)
 
 		if (each == NULL)
 			break;
-		each->wanted = Min(each->wanted, clerk_http_now());
+		each->wanted = Min(each->wanted, clerk_now_ms());
 		unseen = list_truncate(unseen, list_length(unseen) - 1);
 	}
 	wake->full = false;
@@ -245,7 +246,7 @@ admit_unseen(void)
 static void
 take_census(Census *census)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	int64		longest = CLERK_NEVER;
 	ClerkWake  *wake = clerk_wake_lock();
 
@@ -343,7 +344,7 @@ start_worker(Oid database)
 static int64
 make_room(int wanted)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	int64		next = CLERK_NEVER;
 	ClerkWake  *wake = clerk_wake_lock();
 
@@ -412,7 +413,7 @@ manage_workers(void)
 		else if (!start_worker(census.first))
 		{
 			limit = Max(census.workers, 1);
-			until = clerk_http_now() + RESTART_MS;
+			until = clerk_now_ms() + RESTART_MS;
 			break;
 		}
 	}
@@ -467,7 +468,7 @@ clerk_launcher_main(Datum arg)
 		MemoryContextSwitchTo(context);
 		until = manage_workers();
 		MemoryContextReset(context);
-		wait = Max(until - clerk_http_now(), 0);
+		wait = Max(until - clerk_now_ms(), 0);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (until == CLERK_NEVER ? 0 : WL_TIMEOUT),
 						 (long) Min(wait, INT_MAX), clerk_launcher_wait_event());
@@ -577,7 +578,7 @@ worker_called(void)
 static void
 worker_idle(int64 next)
 {
-	bool		idle = next > clerk_http_now() + IDLE_MS;
+	bool		idle = next > clerk_now_ms() + IDLE_MS;
 
 	next_due = next;
 	if (idle == is_idle)
@@ -592,7 +593,7 @@ worker_idle(int64 next)
 static void
 worker_is_gone(int code, Datum arg)
 {
-	int64		now = clerk_http_now();
+	int64		now = clerk_now_ms();
 	int64		wanted = now;
 
 	if (parting == NOT_INSTALLED)
