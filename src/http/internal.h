@@ -14,9 +14,8 @@
 #include "lib/ilist.h"
 
 /*
- * What libcurl does for a request.  It lives in the memory context of the
- * request, and has a callback there: whichever of the two contexts, this one
- * or the set's, is reset first, takes it out of the other's reach.
+ * libcurl's side of a request.  It lives in the memory context of the request,
+ * with a reset callback there.
  */
 typedef struct ClerkHttpTransfer
 {
