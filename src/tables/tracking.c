@@ -35,17 +35,17 @@
 
 PG_FUNCTION_INFO_V1(track_enterprise_connection);
 
-static ClerkStatement track_statement = {
+static ClerkStatement track_rows_statement = {
 	.text = CLERK_INSERT_GIVEN " SELECT p.*, pg_catalog.clock_timestamp() FROM " CLERK_GIVEN_ROWS " p" CLERK_UPDATE_KNOWN,
 };
 
-/*
- * For a connection that was just created, and so most likely has no row: an
- * INSERT without DO UPDATE starts with much less.
- */
-static ClerkStatement track_new_statement = {
-	.text = CLERK_INSERT_GIVEN " SELECT p.*, pg_catalog.clock_timestamp() FROM " CLERK_GIVEN_ROWS " p"
-	" ON CONFLICT (server, id) DO NOTHING",
+/* The same for a single row, which need not go through a tuplestore. */
+static ClerkStatement track_row_statement = {
+	.text = CLERK_INSERT_GIVEN " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
+	CLERK_UPDATE_KNOWN,
+	.nargs = CLERK_ANSWER_COLUMNS,
+	.args = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID,
+	BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
 };
 
 static ClerkStatement set_key_statement = {
@@ -286,13 +286,26 @@ clerk_run_with_rows(ClerkStatement *statement, ClerkColumns *rows, int count)
 	tuplestore_end(store);
 }
 
+static void
+track_row(ClerkColumns *row)
+{
+	char		nulls[CLERK_ANSWER_COLUMNS];
+
+	for (int i = 0; i < CLERK_ANSWER_COLUMNS; i++)
+		nulls[i] = row->nulls[i] ? 'n' : ' ';
+	clerk_run(&track_row_statement, row->values, nulls, false);
+}
+
 /*
  * Track rows of different ids: a statement can write a row only once.
  */
 static void
 track_rows(ClerkColumns *rows, int count)
 {
-	clerk_run_with_rows(&track_statement, rows, count);
+	if (count == 1)
+		track_row(rows);
+	else
+		clerk_run_with_rows(&track_rows_statement, rows, count);
 	if (SPI_processed == (uint64) count)
 		return;
 
@@ -309,8 +322,8 @@ track_rows(ClerkColumns *rows, int count)
 	}
 }
 
-static void
-track(Jsonb *connection, const char *server, const char *key, bool created)
+void
+clerk_track(Jsonb *connection, const char *server, const char *key)
 {
 	ClerkColumns row;
 	NameData	name;
@@ -318,25 +331,8 @@ track(Jsonb *connection, const char *server, const char *key, bool created)
 	namestrcpy(&name, server);
 	SPI_connect();
 	if (clerk_columns_of(&row, connection, &name, key))
-	{
-		if (created)
-			clerk_run_with_rows(&track_new_statement, &row, 1);
-		if (!created || SPI_processed == 0)
-			track_rows(&row, 1);
-	}
+		track_rows(&row, 1);
 	SPI_finish();
-}
-
-void
-clerk_track(Jsonb *connection, const char *server, const char *key)
-{
-	track(connection, server, key, false);
-}
-
-void
-clerk_track_created(Jsonb *connection, const char *server, const char *key)
-{
-	track(connection, server, key, true);
 }
 
 /*

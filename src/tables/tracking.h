@@ -32,9 +32,6 @@ typedef struct ClerkTracked
  */
 extern void clerk_track(Jsonb *connection, const char *server, const char *key);
 
-/* The same, faster if there is no row yet: for what was just created. */
-extern void clerk_track_created(Jsonb *connection, const char *server, const char *key);
-
 /* Delete a row, or several.  Return whether there was one, and how many. */
 extern bool clerk_untrack(const char *server, const char *id);
 extern uint64 clerk_untrack_all(const char *server, const char *const *ids, int count);
