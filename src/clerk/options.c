@@ -55,7 +55,7 @@ typedef enum OptionType
 /* Says what is wrong with a value as a sentence; NULL if nothing is. */
 typedef const char *(*OptionCheck) (const char *value);
 
-/* It makes the server read a file: only for those who may read files anyway. */
+/* It makes the server read a file: only roles that may read files can set it. */
 #define READS_FILE	0x1
 
 /* No message shows its value. */
@@ -280,8 +280,8 @@ hold_secret(List *given, Oid catalog)
 
 /*
  * For an error about options that hold a secret: keeps the statement out of the
- * log and out of the context of a function that executes it.  (Whoever catches
- * the error restores error_context_stack.)
+ * log and out of the context of a function that executes it.  (PG_TRY restores
+ * error_context_stack where the error is caught.)
  */
 static int
 hide_statement(void)

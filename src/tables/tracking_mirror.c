@@ -191,8 +191,8 @@ clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg)
 }
 
 /*
- * A foreign key's refusal must not end the mirror: so the deletion has a
- * subtransaction of its own.
+ * The deletion has a subtransaction of its own, so that the mirror goes on if a
+ * foreign key refuses it.
  */
 bool
 clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool *held)
