@@ -10,7 +10,6 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/xact.h"
 #include "base/catalog.h"
 #include "base/json.h"
 #include "base/locks.h"
@@ -21,7 +20,6 @@
 #include "tables/tracking_internal.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -190,6 +188,23 @@ clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg)
 	table_close(rel, AccessShareLock);
 }
 
+typedef struct Removal
+{
+	Datum		values[3];
+	bool		removed;
+} Removal;
+
+static void
+remove_row(void *arg)
+{
+	Removal    *removal = arg;
+
+	SPI_connect();
+	clerk_run(&remove_statement, removal->values, NULL, false);
+	removal->removed = SPI_processed > 0;
+	SPI_finish();
+}
+
 /*
  * The deletion has a subtransaction of its own, so that the mirror goes on if a
  * foreign key refuses it.
@@ -198,42 +213,17 @@ bool
 clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool *held)
 {
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(id), TimestampTzGetDatum(since)};
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool removed = false;
+	Removal		removal = {
+		.values = {clerk_name_datum(&name, server), CStringGetTextDatum(id), TimestampTzGetDatum(since)},
+	};
+	ErrorData  *error = clerk_try(remove_row, &removal);
 
-	*held = false;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		SPI_connect();
-		clerk_run(&remove_statement, values, NULL, false);
-		removed = SPI_processed > 0;
-		SPI_finish();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode != ERRCODE_FOREIGN_KEY_VIOLATION &&
-			error->sqlerrcode != ERRCODE_RESTRICT_VIOLATION)
-		{
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
-			clerk_rethrow(error);
-		}
-		FreeErrorData(error);
-		*held = true;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return removed || *held;
+	*held = error != NULL;
+	if (error == NULL)
+		return removal.removed;
+	if (error->sqlerrcode != ERRCODE_FOREIGN_KEY_VIOLATION &&
+		error->sqlerrcode != ERRCODE_RESTRICT_VIOLATION)
+		clerk_rethrow(error);
+	FreeErrorData(error);
+	return true;
 }
