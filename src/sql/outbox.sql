@@ -1,0 +1,167 @@
+/*
+ * The outbox: requests that are delivered after commit.  The states are drawn
+ * in src/outbox/states.c.  Their order is used: what may be on its way comes
+ * first, so that the first unfinished row of a lane says whether the lane is
+ * busy, and else is the one whose turn it is.
+ */
+CREATE TYPE @extschema@.enterprise_connection_operation AS ENUM ('create', 'update', 'upsert', 'delete');
+COMMENT ON TYPE @extschema@.enterprise_connection_operation IS 'what a request of the outbox is to do';
+
+CREATE TYPE @extschema@.enterprise_connection_step AS ENUM ('create', 'complete', 'update', 'delete');
+COMMENT ON TYPE @extschema@.enterprise_connection_step IS 'what an attempt of a request is to do; complete: a PATCH that follows a create';
+
+CREATE TYPE @extschema@.enterprise_connection_state AS ENUM (
+	'sending', 'in_doubt', 'queued', 'failed', 'delivered', 'superseded', 'cancelled');
+COMMENT ON TYPE @extschema@.enterprise_connection_state IS 'the state of a request of the outbox';
+
+CREATE TABLE @extschema@.enterprise_connection_requests (
+	id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	server          name NOT NULL,
+	server_oid      oid NOT NULL DEFAULT 0,
+	role            name NOT NULL,
+	role_oid        oid NOT NULL DEFAULT 0,
+	origin          bigint NOT NULL DEFAULT 0,
+	timeline        integer NOT NULL DEFAULT 0,
+	operation       @extschema@.enterprise_connection_operation NOT NULL,
+	key             text,
+	connection_id   text,
+	params          jsonb,
+	priority        smallint NOT NULL DEFAULT 0,
+	state           @extschema@.enterprise_connection_state NOT NULL DEFAULT 'queued',
+	step            @extschema@.enterprise_connection_step,
+	attempts        integer NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	started_at      timestamptz,
+	finished_at     timestamptz,
+	http_status     integer,
+	error           jsonb,
+	doubt_since     timestamptz,
+	lane            text COLLATE "C",
+	claimer         integer,
+	superseded_by   bigint,
+	scrubbed        boolean NOT NULL DEFAULT false,
+	xact            xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+	CHECK ((finished_at IS NULL) = (state <= 'queued')),
+	CHECK (state <> 'sending' OR claimer IS NOT NULL AND step IS NOT NULL)
+)
+-- a row is updated twice: in its own page that is cheaper
+WITH (fillfactor = 50);
+COMMENT ON TABLE @extschema@.enterprise_connection_requests
+IS 'the outbox: requests to Clerk that are delivered after commit; written by pg_clerk only';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.role IS 'who enqueued it; needs USAGE on the server when it is delivered';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.origin IS 'the database that it was enqueued in, as enterprise_connection_origin(): here, roles are known by their oids, so that a new role of an old name inherits nothing; elsewhere, by their names';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.role_oid IS 'oid of the role, where it was enqueued';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.server_oid IS 'oid of the server, where it was enqueued';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.timeline IS 'timeline of the server, when it was enqueued; a create with another origin, server_oid or timeline than today''s may have been sent from there, and is looked up first; 0: it may have been sent from here';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.key IS 'the caller''s own identity for the connection; requests of one key are delivered in order';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.connection_id IS 'the connection''s id at Clerk, once it is known';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.params IS 'the parameters; without their secrets when delivered, superseded or cancelled';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.priority IS 'what is due goes out in the order of this number; bulk work has a higher one than what people wait for';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.state IS 'queued, sending, in_doubt (outcome unknown, will be looked up), delivered, failed, superseded or cancelled';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.next_attempt_at IS 'not before this time; of one that is being sent: when it cannot be on its way any more; infinity: when the one of its key before it is finished';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.finished_at IS 'null as long as it is to be delivered';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.error IS 'why the last attempt failed: sqlstate, message, detail, hint, status, trace_id, errors';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.step IS 'what the last attempt was to do: create, complete (a PATCH after a create), update or delete';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.doubt_since IS 'when the create was sent whose outcome is not known';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.lane IS 'what is delivered in order: the key, else the id';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.claimer IS 'the process that delivers it';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.superseded_by IS 'the newer upsert that took over its parameters; of one that had failed: the later request of its key that was sent';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.scrubbed IS 'failed so long ago that the secrets are gone from its params';
+COMMENT ON COLUMN @extschema@.enterprise_connection_requests.xact IS 'the transaction that enqueued it';
+
+-- what is due
+CREATE INDEX enterprise_connection_requests_due_idx ON @extschema@.enterprise_connection_requests
+	(server, priority, next_attempt_at, id) WHERE finished_at IS NULL;
+-- the order in a lane, and what has failed there
+CREATE INDEX enterprise_connection_requests_lane_idx ON @extschema@.enterprise_connection_requests
+	(server, lane, state, id) WHERE lane IS NOT NULL AND state <= 'failed';
+-- lanes in which something waits for the one before it
+CREATE INDEX enterprise_connection_requests_behind_idx ON @extschema@.enterprise_connection_requests
+	(server, lane) WHERE finished_at IS NULL AND next_attempt_at = 'infinity';
+-- what is to be cleared away
+CREATE INDEX enterprise_connection_requests_finished_idx ON @extschema@.enterprise_connection_requests
+	(finished_at) WHERE finished_at IS NOT NULL AND NOT scrubbed;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connection_requests_id_seq', '');
+
+ALTER TABLE @extschema@.enterprise_connection_requests ENABLE ROW LEVEL SECURITY;
+CREATE POLICY role_usage ON @extschema@.enterprise_connection_requests FOR SELECT
+USING (CASE WHEN origin = pg_catalog.enterprise_connection_origin()
+	THEN role_oid IN (SELECT o.oid FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE'))
+	ELSE role IN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE pg_catalog.pg_has_role(o.oid, 'USAGE')) END);
+GRANT SELECT ON @extschema@.enterprise_connection_requests TO PUBLIC;
+-- pg_dump reads it, run by any role
+GRANT SELECT ON SEQUENCE @extschema@.enterprise_connection_requests_id_seq TO PUBLIC;
+
+/*
+ * Servers that are paused, because Clerk does not accept the key.  Not dumped:
+ * it is found out again.
+ */
+CREATE TABLE @extschema@.enterprise_connection_pauses (
+	server    name PRIMARY KEY,
+	since     timestamptz NOT NULL,
+	reason    text NOT NULL,
+	probed_at timestamptz NOT NULL,
+	settings  bigint NOT NULL
+);
+COMMENT ON TABLE @extschema@.enterprise_connection_pauses
+IS 'servers whose requests wait because they have no key that Clerk accepts';
+COMMENT ON COLUMN @extschema@.enterprise_connection_pauses.probed_at IS 'when a request was last tried; whichever process does it, it is done once a minute';
+COMMENT ON COLUMN @extschema@.enterprise_connection_pauses.settings IS 'version of the server''s settings that did not work; others are tried at once';
+ALTER TABLE @extschema@.enterprise_connection_pauses ENABLE ROW LEVEL SECURITY;
+
+CREATE FUNCTION pg_catalog.enterprise_connection_without_secrets(params jsonb) RETURNS jsonb
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_without_secrets(jsonb)
+IS 'parameters without the values that are secret';
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
+
+/*
+ * Whose is a request?  May the member act for that role?
+ */
+CREATE FUNCTION pg_catalog.enterprise_connection_is_of(origin bigint, role_oid oid, role name, member oid) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT CASE WHEN $1 = pg_catalog.enterprise_connection_origin()
+		THEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = $2 AND pg_catalog.pg_has_role($4, r.oid, 'USAGE'))
+		ELSE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = $3 AND pg_catalog.pg_has_role($4, r.oid, 'USAGE')) END;
+END;
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_is_of(bigint, oid, name, oid)
+IS 'whether a request is of a role that the member can act for; for pg_clerk''s own use';
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_is_of(bigint, oid, name, oid) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.enqueue_enterprise_connection(
+	operation text,
+	params    jsonb DEFAULT NULL,
+	key       text DEFAULT NULL,
+	id        text DEFAULT NULL,
+	server    name DEFAULT NULL,
+	priority  integer DEFAULT 0)
+RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.enqueue_enterprise_connection(text, jsonb, text, text, name, integer)
+IS 'puts a create, update, upsert or delete into the outbox; it is delivered after this transaction commits';
+
+CREATE FUNCTION @extschema@.await_enterprise_connection(request bigint, timeout interval DEFAULT '30s')
+RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.await_enterprise_connection(bigint, interval)
+IS 'waits until a request is delivered and returns the connection, or that it is deleted; raises the error of one that failed; NULL when the time is up; woken at once with shared_preload_libraries, else it looks every 20 ms';
+
+CREATE FUNCTION @extschema@.retry_enterprise_connection_request(id bigint, params jsonb DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.retry_enterprise_connection_request(bigint, jsonb)
+IS 'queues a failed request again, with new parameters if they are given';
+
+CREATE FUNCTION @extschema@.cancel_enterprise_connection_request(id bigint)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cancel_enterprise_connection_request(bigint)
+IS 'cancels a request that is not on its way';
+
+CREATE PROCEDURE @extschema@.deliver_enterprise_connections()
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON PROCEDURE @extschema@.deliver_enterprise_connections()
+IS 'delivers what is due in the outbox, in this session, as far as the caller has the privileges of who enqueued it';

@@ -1,0 +1,57 @@
+/*
+ * The foreign data wrapper: a server is a Clerk instance, its PUBLIC user
+ * mapping holds the instance's secret key.  No handler: there are no foreign
+ * tables.
+ */
+CREATE FUNCTION @extschema@.pg_clerk_validator(text[], oid) RETURNS void
+LANGUAGE C STRICT AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.pg_clerk_validator(text[], oid)
+IS 'checks the options of pg_clerk servers and their user mappings';
+
+CREATE FOREIGN DATA WRAPPER pg_clerk VALIDATOR @extschema@.pg_clerk_validator;
+COMMENT ON FOREIGN DATA WRAPPER pg_clerk
+IS 'Clerk instances: create a server for each, and a PUBLIC user mapping with its secret_key or secret_key_file';
+
+
+/*
+ * Is this the database that a server was armed for?  That is kept in the
+ * server's option "origin", beside the way to its secret key: so whatever way a
+ * copy of the database is made, it finds out that it is one.
+ */
+CREATE FUNCTION pg_catalog.enterprise_connection_origin() RETURNS bigint
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_origin()
+IS 'a fingerprint of this database: of the cluster''s system identifier and the database''s oid; for pg_clerk''s own use';
+
+CREATE FUNCTION @extschema@.enterprise_connection_is_armed(server name) RETURNS boolean
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.enterprise_connection_is_armed(name)
+IS 'whether requests of the server are sent from this database; false in a copy of it, until arm_enterprise_connections()';
+
+CREATE FUNCTION @extschema@.arm_enterprise_connections(server name) RETURNS void
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.arm_enterprise_connections(name)
+IS 'lets this copy of a database speak to Clerk through the server; only for the server''s owner';
+
+
+/*
+ * A server's rows know it by its name, so that they survive a dump.  A server
+ * that is renamed takes them along, and one that is dropped takes them with it:
+ * a new server of an old name inherits nothing.
+ */
+CREATE FUNCTION @extschema@.enterprise_connection_server_event() RETURNS event_trigger
+LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.enterprise_connection_server_event()
+IS 'event trigger function: keeps the rows of renamed and dropped servers right, and arms new ones';
+REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_server_event() FROM PUBLIC;
+
+CREATE EVENT TRIGGER pg_clerk_server_changed ON ddl_command_end
+WHEN TAG IN ('CREATE SERVER', 'ALTER SERVER')
+EXECUTE FUNCTION @extschema@.enterprise_connection_server_event();
+-- a server can be a member of another extension, and that in a schema
+CREATE EVENT TRIGGER pg_clerk_server_dropped ON sql_drop
+WHEN TAG IN ('DROP SERVER', 'DROP FOREIGN DATA WRAPPER', 'DROP OWNED', 'DROP EXTENSION', 'DROP SCHEMA')
+EXECUTE FUNCTION @extschema@.enterprise_connection_server_event();
+-- also where session_replication_role is replica
+ALTER EVENT TRIGGER pg_clerk_server_changed ENABLE ALWAYS;
+ALTER EVENT TRIGGER pg_clerk_server_dropped ENABLE ALWAYS;
