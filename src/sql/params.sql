@@ -86,125 +86,54 @@ IS 'parameters of an enterprise connection; NULL is left out, "more" holds what 
  * Casts.  They are implicit, so that what takes jsonb takes these types too.
  *
  * PostgreSQL compares any composite type as a record and any array as an
- * array.  With the casts, comparing as jsonb would be as good a match, and the
- * operators "not unique".  So each type gets operators of its own, which do
- * what PostgreSQL would have done, and operator classes, so that joins on them
- * hash and merge as before.  A cast is found whatever search_path is, so the
- * operators have to be as well: they stand beside those for record.
+ * array.  With the casts, comparing as jsonb would be as good a match, and
+ * "=" would be "not unique".  So each type has "=" and "<>" of its own, which
+ * are those of records and arrays.  IN, IS DISTINCT FROM, NULLIF and CASE find
+ * them by their names.  They are in no operator class: sorting, grouping and
+ * unique indexes look for a class instead of a name, and find PostgreSQL's own
+ * for records and arrays, whose equality is the same function.
+ *
+ * A cast is found whatever search_path is, so the operators have to be as
+ * well: they stand beside those for record, in pg_catalog, with their
+ * functions.
  */
 DO $install$
 DECLARE
-	cast_template CONSTANT text := $template$
-CREATE FUNCTION @extschema@.enterprise_connection_to_jsonb({type})
-RETURNS jsonb
-AS '{library}', 'enterprise_connection_{kind}_to_jsonb'
-LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.enterprise_connection_to_jsonb({type})
+	template CONSTANT text := $template$
+CREATE FUNCTION pg_catalog.enterprise_connection_to_jsonb({type}) RETURNS jsonb
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS '{library}', 'enterprise_connection_{kind}_to_jsonb';
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_to_jsonb({type})
 IS 'parameters as jsonb: NULL attributes left out, the members of "more" merged in';
 
-CREATE CAST ({type} AS jsonb)
-WITH FUNCTION @extschema@.enterprise_connection_to_jsonb({type}) AS IMPLICIT;
+CREATE CAST ({type} AS jsonb) WITH FUNCTION pg_catalog.enterprise_connection_to_jsonb({type}) AS IMPLICIT;
 COMMENT ON CAST ({type} AS jsonb)
 IS 'parameters as jsonb: NULL attributes left out, the members of "more" merged in';
+
+CREATE FUNCTION pg_catalog.enterprise_connection_eq({type}, {type}) RETURNS boolean
+LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS '{kind}_eq';
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_eq({type}, {type}) IS 'implementation of = operator';
+
+CREATE FUNCTION pg_catalog.enterprise_connection_ne({type}, {type}) RETURNS boolean
+LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE AS '{kind}_ne';
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_ne({type}, {type}) IS 'implementation of <> operator';
+
+CREATE OPERATOR pg_catalog.= (LEFTARG = {type}, RIGHTARG = {type}, FUNCTION = pg_catalog.enterprise_connection_eq,
+	COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR pg_catalog.= ({type}, {type}) IS 'equal, compared as any {kind}';
+
+CREATE OPERATOR pg_catalog.<> (LEFTARG = {type}, RIGHTARG = {type}, FUNCTION = pg_catalog.enterprise_connection_ne,
+	COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel);
+COMMENT ON OPERATOR pg_catalog.<> ({type}, {type}) IS 'not equal, compared as any {kind}';
 $template$;
-	operator_template CONSTANT text := $template$
-CREATE FUNCTION @extschema@.{name}_{suffix}({left}, {right})
-RETURNS {result} AS '{function}'
-LANGUAGE internal IMMUTABLE {nulls} PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.{name}_{suffix}({left}, {right})
-IS 'implementation of {operator} operator';
-
-CREATE OPERATOR pg_catalog.{operator} (
-	LEFTARG = {left}, RIGHTARG = {right},
-	FUNCTION = @extschema@.{name}_{suffix}{clauses}
-);
-COMMENT ON OPERATOR pg_catalog.{operator} ({left}, {right}) IS '{description}';
-$template$;
-	class_template CONSTANT text := $template$
-CREATE FUNCTION @extschema@.{name}_cmp({type}, {type})
-RETURNS integer AS 'bt{kind}cmp'
-LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.{name}_cmp({type}, {type}) IS 'less-equal-greater';
-
-CREATE FUNCTION @extschema@.{name}_hash({type})
-RETURNS integer AS 'hash_{kind}'
-LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.{name}_hash({type}) IS 'hash';
-
-CREATE FUNCTION @extschema@.{name}_hash_extended({type}, bigint)
-RETURNS bigint AS 'hash_{kind}_extended'
-LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.{name}_hash_extended({type}, bigint) IS 'hash';
-
-CREATE OPERATOR CLASS @extschema@.{name}_ops
-DEFAULT FOR TYPE {type} USING btree AS
-	OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=,
-	OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
-	FUNCTION 1 @extschema@.{name}_cmp({type}, {type});
-COMMENT ON OPERATOR CLASS @extschema@.{name}_ops USING btree IS 'compares as any {kind}';
-COMMENT ON OPERATOR FAMILY @extschema@.{name}_ops USING btree IS 'compares as any {kind}';
-
-CREATE OPERATOR CLASS @extschema@.{name}_ops
-DEFAULT FOR TYPE {type} USING hash AS
-	OPERATOR 1 pg_catalog.=,
-	FUNCTION 1 @extschema@.{name}_hash({type}),
-	FUNCTION 2 @extschema@.{name}_hash_extended({type}, bigint);
-COMMENT ON OPERATOR CLASS @extschema@.{name}_ops USING hash IS 'hashes as any {kind}';
-COMMENT ON OPERATOR FAMILY @extschema@.{name}_ops USING hash IS 'hashes as any {kind}';
-$template$;
-	one record;
-	op record;
-	script text;
+	name text;
 BEGIN
-	FOR one IN
-		SELECT base AS name, '@extschema@.' || base AS type, 'record' AS kind
-		FROM unnest(ARRAY['enterprise_connection_params', 'enterprise_connection_oidc',
-			'enterprise_connection_saml', 'enterprise_connection_attribute_mapping',
-			'enterprise_connection_login_hint', 'enterprise_connection_custom_attribute']) AS base
-		UNION ALL
-		SELECT 'enterprise_connection_custom_attributes',
-			'@extschema@.enterprise_connection_custom_attribute[]', 'array'
+	FOREACH name IN ARRAY ARRAY['params', 'oidc', 'saml', 'attribute_mapping', 'login_hint', 'custom_attribute',
+		'custom_attribute[]']
 	LOOP
-		script := replace(cast_template, '{library}', 'MODULE_PATHNAME');
-
-		FOR op IN
-			SELECT o.operator, o.suffix, o.description,
-				'{type}' AS l, '{type}' AS r, 'boolean' AS result, 'STRICT' AS nulls,
-				'{kind}_' || o.suffix AS function,
-				', COMMUTATOR = OPERATOR(pg_catalog.' || o.commutator || ')' ||
-				', NEGATOR = OPERATOR(pg_catalog.' || o.negator || ')' ||
-				', RESTRICT = ' || o.selectivity || 'sel, JOIN = ' || o.selectivity || 'joinsel' ||
-				CASE WHEN o.operator = '=' THEN ', HASHES, MERGES' ELSE '' END AS clauses
-			FROM (VALUES
-				('=', 'eq', '=', '<>', 'eq', 'equal'),
-				('<>', 'ne', '<>', '=', 'neq', 'not equal'),
-				('<', 'lt', '>', '>=', 'scalarlt', 'less than'),
-				('<=', 'le', '>=', '>', 'scalarle', 'less than or equal'),
-				('>', 'gt', '<', '<=', 'scalargt', 'greater than'),
-				('>=', 'ge', '<=', '<', 'scalarge', 'greater than or equal')
-			) AS o (operator, suffix, commutator, negator, selectivity, description)
-			UNION ALL
-			SELECT o.operator, o.suffix, o.description, o.l, o.r, o.result,
-				CASE o.result WHEN 'boolean' THEN 'STRICT' ELSE 'CALLED ON NULL INPUT' END, o.function,
-				CASE WHEN o.commutator <> '' THEN ', COMMUTATOR = OPERATOR(pg_catalog.' || o.commutator ||
-					'), RESTRICT = contsel, JOIN = contjoinsel' ELSE '' END
-			FROM (VALUES
-				('||', 'cat', 'concatenate', '{type}', '{type}', '{type}', 'array_cat', ''),
-				('||', 'append', 'append element', '{type}', '{element}', '{type}', 'array_append', ''),
-				('||', 'prepend', 'prepend element', '{element}', '{type}', '{type}', 'array_prepend', ''),
-				('@>', 'contains', 'contains', '{type}', '{type}', 'boolean', 'arraycontains', '<@'),
-				('<@', 'contained', 'is contained by', '{type}', '{type}', 'boolean', 'arraycontained', '@>')
-			) AS o (operator, suffix, description, l, r, result, function, commutator)
-			WHERE one.kind = 'array'
-		LOOP
-			script := script || replace(replace(replace(replace(replace(replace(replace(replace(replace(
-				operator_template, '{operator}', op.operator), '{suffix}', op.suffix),
-				'{left}', op.l), '{right}', op.r), '{result}', op.result), '{nulls}', op.nulls),
-				'{function}', op.function), '{clauses}', op.clauses), '{description}', op.description);
-		END LOOP;
-
-		script := replace(replace(script || class_template, '{kind}', one.kind), '{name}', one.name);
-		EXECUTE replace(replace(script, '{type}', one.type), '{element}', rtrim(one.type, '[]'));
+		EXECUTE replace(replace(replace(template,
+			'{type}', '@extschema@.enterprise_connection_' || name),
+			'{kind}', CASE WHEN name = 'custom_attribute[]' THEN 'array' ELSE 'record' END),
+			'{library}', 'MODULE_PATHNAME');
 	END LOOP;
 END
 $install$;
