@@ -117,20 +117,6 @@ COMMENT ON FUNCTION pg_catalog.enterprise_connection_without_secrets(jsonb)
 IS 'parameters without the values that are secret';
 REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_without_secrets(jsonb) FROM PUBLIC;
 
-/*
- * Whose is a request?  May the member act for that role?
- */
-CREATE FUNCTION pg_catalog.enterprise_connection_is_of(origin bigint, role_oid oid, role name, member oid) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
-	SELECT CASE WHEN $1 = pg_catalog.enterprise_connection_origin()
-		THEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = $2 AND pg_catalog.pg_has_role($4, r.oid, 'USAGE'))
-		ELSE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = $3 AND pg_catalog.pg_has_role($4, r.oid, 'USAGE')) END;
-END;
-COMMENT ON FUNCTION pg_catalog.enterprise_connection_is_of(bigint, oid, name, oid)
-IS 'whether a request is of a role that the member can act for; for pg_clerk''s own use';
-REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_is_of(bigint, oid, name, oid) FROM PUBLIC;
-
 CREATE FUNCTION @extschema@.enqueue_enterprise_connection(
 	operation text,
 	params    jsonb DEFAULT NULL,
