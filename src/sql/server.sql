@@ -37,21 +37,34 @@ IS 'lets this copy of a database speak to Clerk through the server; only for the
 /*
  * A server's rows know it by its name, so that they survive a dump.  A server
  * that is renamed takes them along, and one that is dropped takes them with it:
- * a new server of an old name inherits nothing.
+ * a new server of an old name inherits nothing.  And the extension's schema
+ * keeps its name.
  */
-CREATE FUNCTION @extschema@.enterprise_connection_server_event() RETURNS event_trigger
+CREATE FUNCTION pg_catalog.enterprise_connection_ddl_event() RETURNS event_trigger
 LANGUAGE C AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.enterprise_connection_server_event()
-IS 'event trigger function: keeps the rows of renamed and dropped servers right, and arms new ones';
-REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_server_event() FROM PUBLIC;
+COMMENT ON FUNCTION pg_catalog.enterprise_connection_ddl_event()
+IS 'event trigger function: keeps the rows of renamed and dropped servers right, arms new ones, and refuses to rename the extension''s schema; for pg_clerk''s own use';
+REVOKE EXECUTE ON FUNCTION pg_catalog.enterprise_connection_ddl_event() FROM PUBLIC;
 
+-- Each of them is enabled also where session_replication_role is replica.
 CREATE EVENT TRIGGER pg_clerk_server_changed ON ddl_command_end
 WHEN TAG IN ('CREATE SERVER', 'ALTER SERVER')
-EXECUTE FUNCTION @extschema@.enterprise_connection_server_event();
+EXECUTE FUNCTION pg_catalog.enterprise_connection_ddl_event();
+ALTER EVENT TRIGGER pg_clerk_server_changed ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER pg_clerk_server_changed
+IS 'arms new servers of pg_clerk, and lets renamed ones take their rows along';
+
 -- a server can be a member of another extension, and that in a schema
 CREATE EVENT TRIGGER pg_clerk_server_dropped ON sql_drop
 WHEN TAG IN ('DROP SERVER', 'DROP FOREIGN DATA WRAPPER', 'DROP OWNED', 'DROP EXTENSION', 'DROP SCHEMA')
-EXECUTE FUNCTION @extschema@.enterprise_connection_server_event();
--- also where session_replication_role is replica
-ALTER EVENT TRIGGER pg_clerk_server_changed ENABLE ALWAYS;
+EXECUTE FUNCTION pg_catalog.enterprise_connection_ddl_event();
 ALTER EVENT TRIGGER pg_clerk_server_dropped ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER pg_clerk_server_dropped
+IS 'deletes the rows of dropped servers of pg_clerk';
+
+CREATE EVENT TRIGGER pg_clerk_schema_renamed ON ddl_command_end
+WHEN TAG IN ('ALTER SCHEMA')
+EXECUTE FUNCTION pg_catalog.enterprise_connection_ddl_event();
+ALTER EVENT TRIGGER pg_clerk_schema_renamed ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER pg_clerk_schema_renamed
+IS 'refuses to rename the schema of pg_clerk';
