@@ -1,5 +1,5 @@
 /*
- * Calls at once.
+ * Direct calls: they wait for Clerk in the caller's session.
  */
 CREATE FUNCTION @extschema@.create_enterprise_connection(
 	params                             jsonb DEFAULT NULL,
@@ -20,19 +20,19 @@ CREATE FUNCTION @extschema@.create_enterprise_connection(
 RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.create_enterprise_connection(jsonb, name, text, text, text[], text, boolean, jsonb, jsonb, boolean, boolean, boolean, boolean, boolean, jsonb)
-IS 'creates an enterprise connection at Clerk, at once, tracks it, and returns it; ROLLBACK does not undo it at Clerk';
+IS 'creates an enterprise connection at Clerk, tracks it, and returns it; waits for Clerk, and ROLLBACK does not undo it there';
 
 CREATE FUNCTION @extschema@.create_enterprise_connections(params jsonb[], server name DEFAULT NULL)
 RETURNS TABLE (ordinal integer, connection jsonb, error jsonb)
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000 ROWS 100 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.create_enterprise_connections(jsonb[], name)
-IS 'creates many enterprise connections at Clerk at once, concurrently; a row for each, in order, with the connection or the error';
+IS 'creates many enterprise connections at Clerk, concurrently; a row for each, in order, with the connection or the error';
 
 CREATE FUNCTION @extschema@.update_enterprise_connection(id text, params jsonb, server name DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.update_enterprise_connection(text, jsonb, name)
-IS 'changes an enterprise connection at Clerk, at once, tracks it, and returns it; ROLLBACK does not undo it at Clerk';
+IS 'changes an enterprise connection at Clerk, tracks it, and returns it; waits for Clerk, and ROLLBACK does not undo it there';
 
 CREATE FUNCTION @extschema@.get_enterprise_connection(id text, server name DEFAULT NULL)
 RETURNS jsonb
@@ -48,19 +48,19 @@ CREATE FUNCTION @extschema@.list_enterprise_connections(
 RETURNS SETOF jsonb
 LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000 ROWS 500 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.list_enterprise_connections(text, boolean, integer, name)
-IS 'asks Clerk for enterprise connections, newest first, page after page as rows are taken; writes nothing';
+IS 'asks Clerk for enterprise connections, newest first, page after page as rows are fetched; writes nothing';
 
 CREATE FUNCTION @extschema@.delete_enterprise_connection(id text, server name DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.delete_enterprise_connection(text, name)
-IS 'deletes an enterprise connection at Clerk, at once, and its tracking row; ROLLBACK does not undo it at Clerk';
+IS 'deletes an enterprise connection at Clerk, and its tracking row; waits for Clerk, and ROLLBACK does not undo it there';
 
 CREATE FUNCTION @extschema@.upsert_enterprise_connection(key text, params jsonb, server name DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.upsert_enterprise_connection(text, jsonb, name)
-IS 'creates the enterprise connection of this key, or changes the one that it has, at once, and returns it';
+IS 'creates the enterprise connection of a key, or changes the one that it has, and returns it; waits for Clerk, and ROLLBACK does not undo it there';
 
 CREATE FUNCTION @extschema@.adopt_enterprise_connection(key text, id text, server name DEFAULT NULL)
 RETURNS jsonb
@@ -72,13 +72,13 @@ CREATE FUNCTION @extschema@.mirror_enterprise_connections(server name DEFAULT NU
 RETURNS TABLE (id text, change text, key text)
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 100 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.mirror_enterprise_connections(name, boolean)
-IS 'brings all that exists at Clerk into the tracking table; returns what changed: inserted, updated, deleted or gone';
+IS 'mirrors all that exists at Clerk into the tracking table; returns what changed: inserted, updated, deleted or gone';
 
 CREATE FUNCTION @extschema@.create_enterprise_connection_test_run(id text, server name DEFAULT NULL)
 RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.create_enterprise_connection_test_run(text, name)
-IS 'starts a test of an enterprise connection and returns the URL to open in a browser';
+IS 'starts a test run of an enterprise connection and returns the URL to open in a browser';
 
 CREATE FUNCTION @extschema@.list_enterprise_connection_test_runs(
 	id     text,

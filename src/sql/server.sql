@@ -6,22 +6,21 @@
 CREATE FUNCTION @extschema@.pg_clerk_validator(text[], oid) RETURNS void
 LANGUAGE C STRICT AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.pg_clerk_validator(text[], oid)
-IS 'checks the options of pg_clerk servers and their user mappings';
+IS 'checks the options of servers of pg_clerk and of their user mappings';
 
 CREATE FOREIGN DATA WRAPPER pg_clerk VALIDATOR @extschema@.pg_clerk_validator;
 COMMENT ON FOREIGN DATA WRAPPER pg_clerk
-IS 'Clerk instances: create a server for each, and a PUBLIC user mapping with its secret_key or secret_key_file';
-
+IS 'Clerk instances: each is a server, with a PUBLIC user mapping that has its secret_key or secret_key_file';
 
 /*
  * Is this the database that a server was armed for?  That is kept in the
- * server's option "origin", beside the way to its secret key: so whatever way a
- * copy of the database is made, it finds out that it is one.
+ * server's option "origin", in the same DDL that leads to its secret key.  So a
+ * copy of the database, however it is made, finds out that it is a copy.
  */
 CREATE FUNCTION pg_catalog.enterprise_connection_origin() RETURNS bigint
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION pg_catalog.enterprise_connection_origin()
-IS 'a fingerprint of this database: of the cluster''s system identifier and the database''s oid; for pg_clerk''s own use';
+IS 'fingerprint of this database, made from the cluster''s system identifier and the database''s oid; for pg_clerk''s own use';
 
 CREATE FUNCTION @extschema@.enterprise_connection_is_armed(server name) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
@@ -31,8 +30,7 @@ IS 'whether requests of the server are sent from this database; false in a copy 
 CREATE FUNCTION @extschema@.arm_enterprise_connections(server name) RETURNS void
 LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.arm_enterprise_connections(name)
-IS 'lets this copy of a database speak to Clerk through the server; only for the server''s owner';
-
+IS 'lets this copy of a database send the requests of a server; only for the server''s owner';
 
 /*
  * A server's rows know it by its name, so that they survive a dump.  A server
@@ -54,7 +52,7 @@ ALTER EVENT TRIGGER pg_clerk_server_changed ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER pg_clerk_server_changed
 IS 'arms new servers of pg_clerk, and lets renamed ones take their rows along';
 
--- a server can be a member of another extension, and that in a schema
+-- A server can be a member of another extension, and goes with that one's schema.
 CREATE EVENT TRIGGER pg_clerk_server_dropped ON sql_drop
 WHEN TAG IN ('DROP SERVER', 'DROP FOREIGN DATA WRAPPER', 'DROP OWNED', 'DROP EXTENSION', 'DROP SCHEMA')
 EXECUTE FUNCTION pg_catalog.enterprise_connection_ddl_event();
