@@ -54,7 +54,7 @@ struct ClerkHttpSet
 };
 
 /* Throws 53200. */
-extern void clerk_http_out_of_memory(void) pg_attribute_noreturn();
+extern void clerk_http_out_of_memory(void);
 
 /*-------------------------------------------------------------------------
  * pool.c
