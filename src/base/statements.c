@@ -39,7 +39,7 @@ kept_plan(ClerkStatement *statement)
 	}
 	if (statement->plan == NULL)
 	{
-		ClerkCatalog named = *catalog;
+		ClerkCatalog named = *catalog;	/* preparing may look it up anew */
 		SPIPlanPtr	plan = SPI_prepare(psprintf(statement->text, quote_identifier(NameStr(named.schema))),
 									   statement->nargs, statement->args);
 

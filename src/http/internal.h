@@ -10,12 +10,14 @@
 
 #include <curl/curl.h>
 
+#include "base/compat.h"
 #include "http/http.h"
 #include "lib/ilist.h"
 
 /*
- * libcurl's side of a request.  It lives in the memory context of the request,
- * with a reset callback there.
+ * What libcurl does for a request.  It lives in the memory context of the
+ * request, and has a callback there: whichever of the two contexts, this one
+ * or the set's, is reset first, takes it out of the other's reach.
  */
 typedef struct ClerkHttpTransfer
 {
@@ -54,7 +56,7 @@ struct ClerkHttpSet
 };
 
 /* Throws 53200. */
-extern void clerk_http_out_of_memory(void);
+pg_noreturn extern void clerk_http_out_of_memory(void);
 
 /*-------------------------------------------------------------------------
  * pool.c
