@@ -24,7 +24,7 @@ pg_config=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
 
 packages=(
 	postgresql-15 postgresql-server-dev-15 postgresql-common
-	libcurl4-openssl-dev libjson-c-dev libmicrohttpd-dev
+	libcurl4-openssl-dev libjson-c-dev libmicrohttpd-dev libglib2.0-dev
 	gcc make libc6-dev pkg-config
 	perl libipc-run-perl curl openssl
 )
