@@ -14,12 +14,13 @@
 #define JSON_MAX_DEPTH	64
 
 /* The short message that goes with each code. */
-static const struct
+typedef struct Message
 {
 	const char *code;
 	const char *message;
-}			messages[] =
-{
+} Message;
+
+static const Message messages[] = {
 	{"api_version_invalid", "API version invalid"},
 	{"authorization_header_format_invalid", "Invalid Authorization header format"},
 	{"clerk_key_invalid", "The provided Clerk Secret Key is invalid"},

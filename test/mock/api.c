@@ -91,6 +91,7 @@ api_path(const char *target, const char **query)
 {
 	size_t		len = strcspn(target, "?");
 	g_autofree char *path = g_strndup(target, len);
+
 	/* a prefix may have a /v1/ of its own, and so may an id */
 	const char *found = strstr(path, "/v1/" COLLECTION);
 
@@ -113,7 +114,8 @@ find_resource(const char *target, Call *call)
 	if (n == 2)
 		return RES_COLLECTION;
 	call->id = g_uri_unescape_string(parts[2], NULL);
-	if (call->id == NULL)		/* no escape, or of a NUL: such an id there is not */
+	if (call->id == NULL)		/* no escape, or of a NUL: such an id there is
+								 * not */
 		call->id = g_strdup(parts[2]);
 	if (*call->id == '\0')
 		return RES_NONE;
@@ -462,7 +464,7 @@ run_update(Call *call)
 static void
 run_delete(Call *call)
 {
-	GString *out = call->answer->body;
+	GString    *out = call->answer->body;
 
 	call->answer->status = 200;
 	g_string_append(out, "{\"object\":\"enterprise_connection\",\"id\":");
@@ -483,7 +485,7 @@ run_create_test_run(Call *call)
 	store_add_run(call->conn, run);
 	call->answer->status = 200;
 	g_string_append_printf(call->answer->body, "{\"url\":\"" TEST_FLOW_URL "?ticket=%s\"}",
-			   json_object_get_string(json_object_object_get(run, "id")));
+						   json_object_get_string(json_object_object_get(run, "id")));
 	json_object_put(run);
 	json_object_put(stored);
 }

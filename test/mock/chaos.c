@@ -10,7 +10,7 @@
 
 #include "settings.h"
 
-static gint64 window_start;	/* 0: no window is open */
+static gint64 window_start;		/* 0: no window is open */
 static gint64 window_count;
 static GRand *draws;
 

@@ -29,7 +29,7 @@ typedef struct Control
 	const char *query;
 	struct json_object *body;	/* NULL: none */
 	bool		tls;
-	GString *out;
+	GString    *out;
 	GString    *why;			/* not empty: refused */
 } Control;
 
@@ -183,8 +183,8 @@ write_seed_head(GString *b, const char *id, const char *name, const char *provid
 	g_string_append(b, ",\"logo_public_url\":null,\"active\":false,\"domains\":[");
 	json_append_text(b, domain);
 	g_string_append(b, "],\"sync_user_attributes\":true,\"disable_additional_identifications\":true,"
-			"\"allow_organization_account_linking\":false,\"authenticatable\":true,"
-			"\"disable_jit_provisioning\":false,\"custom_attributes\":[],");
+					"\"allow_organization_account_linking\":false,\"authenticatable\":true,"
+					"\"disable_jit_provisioning\":false,\"custom_attributes\":[],");
 }
 
 static void
@@ -196,12 +196,12 @@ write_seed_saml(GString *b, const char *name, const char *domain)
 	g_string_append_printf(b, "\"saml_connection\":{\"id\":\"%s\",\"name\":", id);
 	json_append_text(b, name);
 	g_string_append_printf(b, ",\"idp_entity_id\":\"https://idp.%s\",\"idp_sso_url\":\"https://idp.%s/sso\","
-			   "\"idp_certificate\":null,\"idp_metadata_url\":\"https://idp.%s/metadata\",", domain, domain, domain);
+						   "\"idp_certificate\":null,\"idp_metadata_url\":\"https://idp.%s/metadata\",", domain, domain, domain);
 	g_string_append_printf(b, "\"acs_url\":\"https://clerk.app.example/v1/saml/acs/%s\","
-			   "\"sp_entity_id\":\"https://clerk.app.example/saml/%s\","
-			   "\"sp_metadata_url\":\"https://clerk.app.example/v1/saml/metadata/%s\",", id, id, id);
+						   "\"sp_entity_id\":\"https://clerk.app.example/saml/%s\","
+						   "\"sp_metadata_url\":\"https://clerk.app.example/v1/saml/metadata/%s\",", id, id, id);
 	g_string_append(b, "\"active\":false,\"allow_idp_initiated\":false,\"allow_subdomains\":false,"
-			"\"force_authn\":false,\"login_hint\":{\"mode\":\"email_address\"}},\"oauth_config\":null");
+					"\"force_authn\":false,\"login_hint\":{\"mode\":\"email_address\"}},\"oauth_config\":null");
 }
 
 static void
@@ -213,9 +213,9 @@ write_seed_oauth(GString *b, const char *name, const char *provider, const char 
 	g_string_append_printf(b, "\"saml_connection\":null,\"oauth_config\":{\"id\":\"%s\",\"name\":", id);
 	json_append_text(b, name);
 	g_string_append_printf(b, ",\"provider_key\":\"%s\",\"client_id\":\"client-%s\","
-			   "\"discovery_url\":\"https://idp.%s/.well-known/openid-configuration\",", provider, id, domain);
+						   "\"discovery_url\":\"https://idp.%s/.well-known/openid-configuration\",", provider, id, domain);
 	g_string_append_printf(b, "\"auth_url\":null,\"token_url\":null,\"user_info_url\":null,\"requires_pkce\":true,"
-			   "\"logo_public_url\":null,\"created_at\":%lld,\"updated_at\":%lld}", (long long) now, (long long) now);
+						   "\"logo_public_url\":null,\"created_at\":%lld,\"updated_at\":%lld}", (long long) now, (long long) now);
 }
 
 static void

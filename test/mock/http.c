@@ -51,7 +51,7 @@ http_begin(void *cls, const char *uri, struct MHD_Connection *connection)
 static enum MHD_Result
 write_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	GString *out = cls;
+	GString    *out = cls;
 	g_autofree char *lower = g_ascii_strdown(name, -1);
 
 	(void) kind;
@@ -72,9 +72,7 @@ header(Request *req, const char *name)
 static void
 number_peer(Request *req)
 {
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	Peer	   *peer = info->socket_context;
+	Peer	   *peer = MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 
 	if (last_peer_epoch != flow_epoch)
 	{

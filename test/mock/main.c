@@ -211,7 +211,10 @@ main(int argc, char **argv)
 	int			listening;
 	bool		good;
 
-	/* by a page or two at a time, it would be a system call for every other request */
+	/*
+	 * by a page or two at a time, it would be a system call for every other
+	 * request
+	 */
 	mallopt(M_TOP_PAD, HEAP_STEP);
 	parse_options(argc, argv);
 	if (secret_keys == NULL)

@@ -34,12 +34,13 @@ static const char *const oidc_texts[] = {
 	"client_id", "discovery_url", "auth_url", "token_url", "user_info_url", NULL
 };
 
-static const struct
+typedef struct FlagDefault
 {
 	const char *name;
 	bool		value;
-}			flag_defaults[] =
-{
+} FlagDefault;
+
+static const FlagDefault flag_defaults[] = {
 	{"sync_user_attributes", true},
 	{"disable_additional_identifications", true},
 	{"allow_organization_account_linking", false},

@@ -190,7 +190,7 @@ write_record(GString *out, guint64 seq)
 	g_string_append(out, r->headers ? r->headers : "null");
 	write_body(out, r);
 	g_string_append_printf(out, ",\"connection\":%lu,\"received_ms\":%lld,\"status\":",
-			   r->connection, (long long) r->received_ms);
+						   r->connection, (long long) r->received_ms);
 	if (r->status > 0)
 		g_string_append_printf(out, "%d", r->status);
 	else
@@ -274,7 +274,7 @@ stats_write(GString *out)
 	const char *sep = "";
 
 	g_string_append_printf(out, "{\"connections_opened\":%lu,\"open_connections\":%lu,\"requests\":%lu,\"by_method\":{",
-			   stats.opened, stats.open, stats.requests);
+						   stats.opened, stats.open, stats.requests);
 	for (size_t i = 0; i < NMETHODS; i++)
 	{
 		if (by_method[i] == 0)
@@ -283,7 +283,7 @@ stats_write(GString *out)
 		sep = ",";
 	}
 	g_string_append_printf(out, "},\"in_flight\":%lu,\"max_in_flight\":%lu,\"by_status\":{",
-			   stats.in_flight, stats.max_in_flight);
+						   stats.in_flight, stats.max_in_flight);
 	sep = "";
 	for (int i = 0; i < MAX_STATUS; i++)
 	{

@@ -51,7 +51,8 @@ typedef struct Step
 	gint64		status;
 	GArray	   *headers;		/* of StepHeader */
 	GString    *body;			/* NULL: none */
-	bool		fill;			/* body is the prefix, then fill_byte to fill_size */
+	bool		fill;			/* body is the prefix, then fill_byte to
+								 * fill_size */
 	GString    *fill_byte;
 	gint64		fill_size;
 	gint64		truncate_at;	/* -1: not at all */

@@ -172,7 +172,11 @@ server_start(int port, const char *cert, const char *key)
 	}
 	source = g_source_new(&source_functions, sizeof(GSource));
 	g_source_add_unix_fd(source, MHD_get_daemon_info(server, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, G_IO_IN);
-	/* GLib would block it while it runs, which wakes the loop once more each time */
+
+	/*
+	 * GLib would block it while it runs, which wakes the loop once more each
+	 * time
+	 */
 	g_source_set_can_recurse(source, TRUE);
 	g_source_attach(source, NULL);
 	g_source_unref(source);

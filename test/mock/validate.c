@@ -48,7 +48,7 @@ typedef struct Param
 typedef struct Check
 {
 	Operation	op;
-	GString *faults;
+	GString    *faults;
 	GString    *path;
 } Check;
 
