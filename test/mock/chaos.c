@@ -93,7 +93,7 @@ chaos_draw(void)
 		draw.outcome = CHAOS_429;
 	else if ((u -= c->p_reset_before) < 0)
 		draw.outcome = CHAOS_RESET_BEFORE;
-	else if ((u -= c->p_reset_after) < 0)
+	else if (u < c->p_reset_after)
 		draw.outcome = CHAOS_RESET_AFTER;
 	/* Both are drawn always, so that one option does not shift the other. */
 	if (g_rand_double(draws) < c->p_slow)
