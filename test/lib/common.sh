@@ -202,6 +202,8 @@ clean_environment() {
 	for name in $(compgen -e); do
 		case $name in
 			PATH | LANG | LC_ALL | TERM | PWD | PG_CLERK_TEST_* | ASAN_OPTIONS | UBSAN_OPTIONS) ;;
+			# of another libcurl
+			PKG_CONFIG_PATH | LD_LIBRARY_PATH) ;;
 			*) unset "$name" ;;
 		esac
 	done
