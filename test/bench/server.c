@@ -256,7 +256,10 @@ wait_for(Client *client, int ms)
 	if (last_waiting == NULL || last_waiting->due <= client->due)
 	{
 		client->next = NULL;
-		*(waiting == NULL ? &waiting : &last_waiting->next) = client;
+		if (last_waiting == NULL)
+			waiting = client;
+		else
+			last_waiting->next = client;
 		last_waiting = client;
 	}
 	else

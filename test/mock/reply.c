@@ -51,7 +51,7 @@ reset_connection(int fd)
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
 
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-	connect(fd, &none, sizeof(none));
+	(void) connect(fd, &none, sizeof(none));
 }
 
 static void

@@ -68,7 +68,7 @@ listen_on(int port)
 static int
 port_of(int fd)
 {
-	struct sockaddr_in addr;
+	struct sockaddr_in addr = {0};
 	socklen_t	len = sizeof(addr);
 
 	if (getsockname(fd, (struct sockaddr *) &addr, &len) < 0)
