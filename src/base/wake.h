@@ -43,8 +43,10 @@ typedef struct ClerkDatabase
 	Oid			database;		/* InvalidOid: the entry is free */
 	int64		wanted;			/* when it should have a worker */
 	int64		not_before;		/* but none may be started before */
-	bool		woken;			/* something happened that no worker has looked at */
-	bool		starting;		/* a worker is registered and has not started yet */
+	bool		woken;			/* something happened that no worker has
+								 * looked at */
+	bool		starting;		/* a worker is registered and has not started
+								 * yet */
 
 	/* its worker */
 	int			pid;			/* 0: none; then what follows means nothing */
@@ -58,7 +60,8 @@ typedef struct ClerkWake
 {
 	LWLock	   *lock;
 	Latch	   *launcher;		/* NULL: there is none now */
-	bool		crowded;		/* a database waits for another's worker to leave */
+	bool		crowded;		/* a database waits for another's worker to
+								 * leave */
 	bool		full;			/* there was no free entry for a database */
 	ClerkDatabase databases[CLERK_MAX_DATABASES];
 	ConditionVariable finished[CLERK_VARIABLES];	/* not under the lock */

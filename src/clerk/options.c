@@ -295,9 +295,9 @@ unknown_option(const char *name, Oid catalog, bool hidden)
 {
 	ClerkClosest search;
 	bool		of_mapping = catalog != UserMappingRelationId &&
-		find_option(name, UserMappingRelationId) != NULL;
+	find_option(name, UserMappingRelationId) != NULL;
 	bool		of_server = catalog != ForeignServerRelationId &&
-		find_option(name, ForeignServerRelationId) != NULL;
+	find_option(name, ForeignServerRelationId) != NULL;
 
 	clerk_closest_start(&search, name);
 	for (size_t i = 0; i < lengthof(options); i++)

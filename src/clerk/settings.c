@@ -85,7 +85,7 @@ forget_servers(Datum arg, int cacheid, uint32 hashvalue)
 static void
 init_cache(void)
 {
-	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(CachedServer)};
+	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(CachedServer)};
 
 	cached_servers = hash_create("pg_clerk servers", 8, &ctl, HASH_ELEM | HASH_BLOBS);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, forget_servers, (Datum) 0);

@@ -33,13 +33,15 @@ typedef struct ClerkSettings
 	char	   *proxy_password; /* the same; no message may show it */
 	List	   *extra_params;	/* of char *, see params.h */
 	char	   *armed_for;		/* the option "origin", NULL: never armed */
-	ClerkOrigin origin;			/* of armed_for: is this the database that it was armed for? */
+	ClerkOrigin origin;			/* of armed_for: is this the database that it
+								 * was armed for? */
 	int64		version;		/* see clerk_settings_version */
 } ClerkSettings;
 
 typedef enum ClerkUse
 {
-	CLERK_USE_READ,				/* writes nothing: does not arm the server either */
+	CLERK_USE_READ,				/* writes nothing: does not arm the server
+								 * either */
 	CLERK_USE_WRITE,
 	CLERK_USE_ENQUEUE			/* needs neither a key nor to be armed */
 } ClerkUse;

@@ -16,10 +16,14 @@
 typedef enum ClerkHttpOutcome
 {
 	CLERK_HTTP_ANSWERED,		/* a whole answer came */
-	CLERK_HTTP_NOT_SENT,		/* no connection: nothing of the request was sent */
-	CLERK_HTTP_SHORTAGE,		/* no socket in this process: nothing was even tried */
-	CLERK_HTTP_BROKEN,			/* it may have been received, no whole answer came */
-	CLERK_HTTP_TOO_LARGE		/* the answer is larger than max_answer, or its headers too large */
+	CLERK_HTTP_NOT_SENT,		/* no connection: nothing of the request was
+								 * sent */
+	CLERK_HTTP_SHORTAGE,		/* no socket in this process: nothing was even
+								 * tried */
+	CLERK_HTTP_BROKEN,			/* it may have been received, no whole answer
+								 * came */
+	CLERK_HTTP_TOO_LARGE		/* the answer is larger than max_answer, or
+								 * its headers too large */
 } ClerkHttpOutcome;
 
 typedef enum ClerkHttpFault
@@ -55,13 +59,17 @@ typedef struct ClerkHttpRequest
 	/* what became of it; valid once clerk_http_next has returned it */
 	ClerkHttpOutcome outcome;
 	bool		started;		/* sending had begun (valid at any time) */
-	int			status;			/* of the answer, 0 if there was no status line */
-	char	   *answer;			/* the body so far, ends in an added NUL; may be NULL */
+	int			status;			/* of the answer, 0 if there was no status
+								 * line */
+	char	   *answer;			/* the body so far, ends in an added NUL; may
+								 * be NULL */
 	size_t		answer_len;
 	int64		retry_after;	/* ms, from the answer's Retry-After; -1: none */
-	bool		kept_broke;		/* BROKEN because a kept connection had been closed */
-	char	   *fault;			/* if not answered: why, ASCII; for SHORTAGE a sentence,
-								 * else (libcurl's words) without a full stop */
+	bool		kept_broke;		/* BROKEN because a kept connection had been
+								 * closed */
+	char	   *fault;			/* if not answered: why, ASCII; for SHORTAGE a
+								 * sentence, else (libcurl's words) without a
+								 * full stop */
 	ClerkHttpFault fault_kind;
 
 	void	   *caller;			/* for the caller's use */

@@ -89,7 +89,8 @@ typedef struct Pool
 	OpenSocket *open;			/* malloc'd */
 	int			nopen;
 	int			open_size;
-	int64		shortage_until; /* ms; until then no new request, see SHORTAGE_PAUSE */
+	int64		shortage_until; /* ms; until then no new request, see
+								 * SHORTAGE_PAUSE */
 	WatchedSocket *sockets;		/* that libcurl wants to be watched; malloc'd */
 	int			nsockets;
 	int			sockets_size;
@@ -97,7 +98,8 @@ typedef struct Pool
 	WaitEventSet *waits;
 	WatchedSocket *waited;		/* the sockets in waits; malloc'd */
 	int			nwaited;
-	bool		changed;		/* a socket was opened or closed since waits was made */
+	bool		changed;		/* a socket was opened or closed since waits
+								 * was made */
 	CURL	   *spare[SPARE_HANDLES];
 	int			nspare;
 	int			kept;			/* connections that multi may keep open */
@@ -554,8 +556,8 @@ clerk_pool_wait(int64 until)
 
 	/*
 	 * Up to PostgreSQL 15, a latch that is set hides the events of sockets.
-	 * Look at those separately, or a latch that is set all the time would keep
-	 * answers from ever being read.
+	 * Look at those separately, or a latch that is set all the time would
+	 * keep answers from ever being read.
 	 */
 	if (latch_set && nevents == 1 && pool.nwaited > 0)
 	{

@@ -155,8 +155,8 @@ set_headers(ClerkHttpTransfer *transfer)
 		add_header(transfer, lfirst(lc));
 
 	/*
-	 * By itself libcurl waits for a 100 Continue before it sends a large body,
-	 * and calls an empty one a form.
+	 * By itself libcurl waits for a 100 Continue before it sends a large
+	 * body, and calls an empty one a form.
 	 */
 	add_header(transfer, "Expect:");
 	if (transfer->request->body != NULL && transfer->request->body_len == 0)

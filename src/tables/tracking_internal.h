@@ -30,7 +30,7 @@ typedef enum ClerkTrackingColumn
 	CLERK_COLUMN_CREATED_AT,
 	CLERK_COLUMN_UPDATED_AT,
 	CLERK_COLUMN_SYNCED_AT
-} ClerkTrackingColumn;
+}			ClerkTrackingColumn;
 
 /* All but synced_at come from an answer, its server and its key. */
 #define CLERK_ANSWER_COLUMNS (CLERK_COLUMN_SYNCED_AT - 1)

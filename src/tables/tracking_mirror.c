@@ -145,7 +145,8 @@ clerk_mirror_page(const char *server, Snapshot before, Jsonb *const *connections
 
 			/*
 			 * A row that was there when the mirror began has been deleted
-			 * since, together with its connection: the page is older than that.
+			 * since, together with its connection: the page is older than
+			 * that.
 			 */
 			if (inserted && before != NULL &&
 				clerk_tracking_find(rel, before, server, CLERK_COLUMN_ID, id) != NULL)
