@@ -45,7 +45,7 @@ succeeds = $(filter 0,$(shell $(1) >/dev/null 2>&1; echo $$?))
 need = $(if $(call succeeds,$(PKG_CONFIG) --atleast-version=$(2) $(1)),,$(error pg_clerk needs $(1) $(2) or newer: \
 	$(or $(addprefix there is ,$(shell $(PKG_CONFIG) --modversion $(1) 2>/dev/null)),$(PKG_CONFIG) knows no $(1)) (Debian: $(3))))
 
-ifneq (,$(filter-out clean distclean maintainer-clean uninstall,$(or $(MAKECMDGOALS),all)))
+ifneq (,$(filter-out clean distclean maintainer-clean uninstall indent indent-check typedefs lint hook,$(or $(MAKECMDGOALS),all)))
 $(if $(call succeeds,$(PKG_CONFIG) --version),,$(error $(PKG_CONFIG) does not run: install pkg-config, or set PKG_CONFIG))
 $(call need,libcurl,7.87,libcurl4-openssl-dev)
 $(call need,json-c,0.15,libjson-c-dev)
@@ -100,3 +100,21 @@ fuzz:
 .PHONY: coverage
 coverage:
 	$(source)/test/run -c $(TESTS)
+
+# The shape of the C files, and what can be seen without running anything.
+.PHONY: indent indent-check typedefs lint hook
+indent:
+	$(source)/test/lint/indent $(FILES)
+
+indent-check:
+	$(source)/test/lint/indent --check $(FILES)
+
+typedefs:
+	$(source)/test/lint/typedefs
+
+lint:
+	$(source)/test/lint/run $(if $(ALL),--all)
+
+# Checks what is staged before each commit.
+hook:
+	$(source)/test/lint/hook --install
