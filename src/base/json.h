@@ -21,7 +21,7 @@
 #ifndef CLERK_JSON_H
 #define CLERK_JSON_H
 
-#include "utils/jsonb.h"
+#include "base/jsonb.h"
 
 struct json_object;
 typedef struct json_object ClerkJson;
@@ -35,12 +35,6 @@ typedef enum ClerkJsonType
 	CLERK_JSON_ARRAY,
 	CLERK_JSON_OBJECT
 } ClerkJsonType;
-
-/*
- * Nesting beyond this is refused: Clerk's deepest answer has five levels, and
- * the readers below us (jsonb_in, json-c) recurse.
- */
-#define CLERK_JSON_MAX_DEPTH 64
 
 /*
  * Parse an untrusted text of len bytes (it may hold NUL bytes).  Returns a new
@@ -58,63 +52,6 @@ extern ClerkJson *clerk_json_parse(const char *text, size_t len, const char **fa
  * palloc'd; NULL if there is none, or if it has other than printable ASCII.
  */
 extern char *clerk_json_salvage(const char *text, size_t len, const char *name);
-
-/*
- * The jsonb value of a JSON text, with every digit of its numbers kept.
- * Returns NULL with *fault set if jsonb cannot hold it (a NUL character, a
- * number out of range, a character that the database's encoding lacks).
- */
-extern Jsonb *clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault);
-
-/*
- * The same of an answer, which must not have so many values: within 8 MB there
- * can be millions, for which PostgreSQL takes seconds and hundreds of MB.  A
- * full page of connections has a tenth of this.
- */
-#define CLERK_JSON_MANY_VALUES 500000
-extern Jsonb *clerk_json_answer_to_jsonb(const char *text, size_t len, const char **fault);
-
-/*
- * The same in pieces, for a listing, whose elements are many and wanted one by
- * one: each container two levels below the root becomes a jsonb of its own,
- * (*parts)[n], and in its place the result has the array [n].  A part that is
- * JSON, but that jsonb cannot hold, is alone in that.
- */
-typedef struct ClerkJsonPart
-{
-	Jsonb	   *jsonb;			/* NULL: it cannot be held */
-	const char *fault;			/* why, as above */
-	const char *text;			/* in the text that was given */
-	size_t		len;
-} ClerkJsonPart;
-
-extern Jsonb *clerk_json_answer_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault);
-
-/*
- * Is an answer well-formed JSON within our limits, whether or not jsonb can hold it in
- * this database?
- */
-extern bool clerk_json_is_sound(const char *text, size_t len);
-
-/* A copy, palloc'd; NULL for NULL. */
-extern Jsonb *clerk_jsonb_copy(const Jsonb *jsonb);
-
-/*
- * The same without the members of one of these names (NULL at the end) at any
- * depth; the value itself if it has none.
- */
-extern Jsonb *clerk_jsonb_without(Jsonb *jsonb, const char *const *names);
-
-/*
- * What an older document and a newer one say together: of two objects, each
- * member that only one has, and the members that both have merged in turn, at
- * any depth; of anything else (an array, a scalar, null) the newer one alone.
- * It may be newer itself.  Works in the current memory context.
- */
-extern Jsonb *clerk_jsonb_merge(Jsonb *older, Jsonb *newer);
-
-/* A string member of a jsonb object, palloc'd; NULL if there is none. */
-extern char *clerk_jsonb_string(Jsonb *object, const char *name);
 
 /*
  * A new root, every digit of its numbers kept.  NULL with *fault set if it is

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "base/json.h"
+#include "base/text.h"
 #include "clerk/report.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -19,16 +20,12 @@
 
 /* Of what Clerk says, so much is shown. */
 #define MAX_ERRORS_SHOWN 20
-#define MAX_TEXT_SHOWN 1000
 
 /*
  * An error answer larger than this, in bytes, is not kept as it came: each
  * request of the outbox keeps its last one.  Clerk's have a hundredth.
  */
 #define MAX_ERRORS_KEPT (64 * 1024)
-
-/* A shorter secret protects nothing, and removing it would garble every text. */
-#define MIN_SECRET_LENGTH 4
 
 /* Clerk's and Cloudflare's trace ids have 16 to 36 of such characters. */
 #define MAX_TRACE_ID 128
@@ -69,109 +66,6 @@ static const CodeHint code_hints[] = {
 	{503, NULL, "Clerk is not available at this moment; try again."},
 };
 
-/*-------------------------------------------------------------------------
- * Untrusted text
- *-------------------------------------------------------------------------
- */
-
-/*
- * Mark the bytes of all occurrences of a secret.
- */
-static void
-mark_secret(const char *text, const char *secret, bool *marks)
-{
-	size_t		len = strlen(secret);
-
-	if (len < MIN_SECRET_LENGTH)
-		return;
-	for (const char *found = strstr(text, secret); found != NULL; found = strstr(found + 1, secret))
-		memset(marks + (found - text), true, len);
-}
-
-/*
- * Replace all secrets.  All are marked before the first one is taken out: of
- * two that overlap, or of which one holds the other, nothing must be left.
- */
-static char *
-take_out(const char *text, List *secrets)
-{
-	size_t		len = strlen(text);
-	bool	   *marks = MemoryContextAllocExtended(CurrentMemoryContext, len + 1, MCXT_ALLOC_ZERO);
-	StringInfoData buf;
-	ListCell   *lc;
-
-	foreach(lc, secrets)
-		mark_secret(text, lfirst(lc), marks);
-	initStringInfo(&buf);
-	for (size_t i = 0; i < len; i++)
-	{
-		if (!marks[i])
-			appendStringInfoChar(&buf, text[i]);
-		else if (i == 0 || !marks[i - 1])
-			appendStringInfoString(&buf, "[secret]");
-	}
-	pfree(marks);
-	return buf.data;
-}
-
-/*
- * Characters that command a terminal, show nothing, or change how the text
- * around them is read: all of Unicode's categories Cc, Cf, Zl, Zp, Cs and Co,
- * variation selectors, fillers, and code points that are none.  Unicode 15.1;
- * in order.
- */
-typedef struct CharacterRange
-{
-	pg_wchar	first;
-	pg_wchar	last;
-} CharacterRange;
-
-static const CharacterRange unprintable[] = {
-	{0x0000, 0x001f}, {0x007f, 0x009f}, {0x00ad, 0x00ad}, {0x034f, 0x034f},
-	{0x0600, 0x0605}, {0x061c, 0x061c}, {0x06dd, 0x06dd}, {0x070f, 0x070f},
-	{0x0890, 0x0891}, {0x08e2, 0x08e2}, {0x115f, 0x1160}, {0x17b4, 0x17b5},
-	{0x180b, 0x180f}, {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f},
-	{0x2800, 0x2800}, {0x3164, 0x3164}, {0xd800, 0xf8ff}, {0xfdd0, 0xfdef},
-	{0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xffa0, 0xffa0}, {0xfff0, 0xfffb},
-	{0xfffe, 0xffff}, {0x110bd, 0x110bd}, {0x110cd, 0x110cd}, {0x13430, 0x1343f},
-	{0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0x10ffff},
-};
-
-static bool
-is_unprintable(pg_wchar c)
-{
-	for (size_t i = 0; i < lengthof(unprintable) && unprintable[i].first <= c; i++)
-		if (c <= unprintable[i].last)
-			return true;
-	return (c & 0xfffe) == 0xfffe;
-}
-
-/*
- * Replace such characters, and where the database's encoding is another, all
- * that is not ASCII: a conversion could fail, within an error at that.
- */
-static void
-mask_unprintable(unsigned char *text)
-{
-	unsigned char *to = text;
-
-	for (unsigned char *p = text; *p;)
-	{
-		int			len = pg_utf_mblen(p);
-		bool		ascii = *p < 0x80;
-
-		if (is_unprintable(utf8_to_unicode(p)) || (!ascii && GetDatabaseEncoding() != PG_UTF8))
-			*to++ = *p < ' ' ? ' ' : '?';
-		else
-		{
-			memmove(to, p, len);
-			to += len;
-		}
-		p += len;
-	}
-	*to = '\0';
-}
-
 const char *
 clerk_report_id(const char *id)
 {
@@ -181,32 +75,12 @@ clerk_report_id(const char *id)
 	initStringInfo(&shown);
 	for (unsigned char *p = (unsigned char *) utf8; *p; p += pg_utf_mblen(p))
 	{
-		if (is_unprintable(utf8_to_unicode(p)))
+		if (clerk_text_is_unprintable(utf8_to_unicode(p)))
 			appendStringInfoChar(&shown, '?');
 		else
 			appendBinaryStringInfo(&shown, (char *) p, pg_utf_mblen(p));
 	}
 	return pg_any_to_server(shown.data, shown.len, PG_UTF8);
-}
-
-/*
- * Make UTF-8 text from the network fit for a message.
- */
-static char *
-presentable(const ClerkReportSubject *subject, const char *utf8)
-{
-	/* Before cutting: half a secret is not found any more. */
-	char	   *text = take_out(utf8, subject->secrets);
-
-	if (strlen(text) > MAX_TEXT_SHOWN)
-	{
-		int			len = pg_encoding_mbcliplen(PG_UTF8, text, (int) strlen(text), MAX_TEXT_SHOWN);
-
-		text = psprintf("%.*s...", len, text);
-	}
-
-	mask_unprintable((unsigned char *) text);
-	return text;
 }
 
 static const char *
@@ -227,7 +101,7 @@ member_text(const ClerkReportSubject *subject, ClerkJson *json, const char *name
 {
 	const char *value = clerk_json_get_string(json, name);
 
-	return value && *value ? presentable(subject, value) : NULL;
+	return value && *value ? clerk_text_presentable(value, subject->secrets) : NULL;
 }
 
 /*
@@ -236,7 +110,7 @@ member_text(const ClerkReportSubject *subject, ClerkJson *json, const char *name
 static char *
 trace_id(const ClerkReportSubject *subject, const char *value)
 {
-	char	   *text = value ? take_out(value, subject->secrets) : NULL;
+	char	   *text = value ? clerk_text_take_out(value, subject->secrets) : NULL;
 	size_t		len = text ? strlen(text) : 0;
 
 	return len > 0 && len <= MAX_TRACE_ID && strspn(text, TRACE_ID_CHARACTERS) == len ? text : NULL;
@@ -337,7 +211,7 @@ copy_errors(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
 		/* As it is written inside a JSON string: without the quotes. */
 		quoted_secrets = lappend(quoted_secrets, pnstrdup(quoted + 1, len - 2));
 	}
-	text = take_out(text, quoted_secrets);
+	text = clerk_text_take_out(text, quoted_secrets);
 	return clerk_json_text_to_jsonb(text, strlen(text), &fault);
 }
 
@@ -460,7 +334,7 @@ clerk_report_packed(const ClerkReportSubject *subject, const ClerkHttpRequest *r
 	if (encoding == NULL || *encoding == '\0' || pg_strcasecmp(encoding, "identity") == 0)
 		return NULL;
 	return psprintf("is compressed (Content-Encoding: %s), which was not asked for",
-					presentable(subject, encoding));
+					clerk_text_presentable(encoding, subject->secrets));
 }
 
 /*
@@ -538,7 +412,7 @@ report_not_sent(const ClerkReportSubject *subject, const ClerkHttpRequest *reque
 
 	report->sqlerrcode = ERRCODE_CLERK_NOT_CONNECTED;
 	report->message = psprintf("could not %s: no connection to %s", subject->what, subject->base_url);
-	report->detail = psprintf("%s.", presentable(subject, request->fault));
+	report->detail = psprintf("%s.", clerk_text_presentable(request->fault, subject->secrets));
 	report->hint = psprintf(hints[request->fault_kind], quote_identifier(subject->server_name));
 	report->retry = CLERK_RETRY_AT_ONCE;
 	return report;
@@ -556,7 +430,7 @@ report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 	report->message = request->fault_kind == CLERK_HTTP_FAULT_TIMEOUT ?
 		psprintf("could not %s: no answer from Clerk within %d ms", subject->what, subject->timeout) :
 		psprintf("could not %s: the connection to Clerk broke before the answer was complete", subject->what);
-	report->detail = psprintf("%s.", presentable(subject, request->fault));
+	report->detail = psprintf("%s.", clerk_text_presentable(request->fault, subject->secrets));
 	if (subject->creates)
 	{
 		report->sqlerrcode = ERRCODE_CLERK_OUTCOME_UNKNOWN;
@@ -588,7 +462,7 @@ clerk_report_unreadable(const ClerkReportSubject *subject,
 	if (created && request->answer_len > 0)
 		report->connection_id = clerk_json_salvage(request->answer, request->answer_len, "id");
 	if (report->connection_id != NULL)
-		report->connection_id = presentable(subject, report->connection_id);
+		report->connection_id = clerk_text_presentable(report->connection_id, subject->secrets);
 
 	report->message = created ?
 		psprintf("the enterprise connection was created, but Clerk's answer cannot be used") :
@@ -661,7 +535,7 @@ clerk_report_failure(const ClerkReportSubject *subject, const ClerkHttpRequest *
 			if (subject->creates && request->status == 201)
 				return clerk_report_unreadable(subject, request,
 											   psprintf("ended before it was complete: %s",
-														presentable(subject, request->fault)));
+														clerk_text_presentable(request->fault, subject->secrets)));
 			return report_broken(subject, request);
 		case CLERK_HTTP_ANSWERED:
 			break;
