@@ -1,240 +1,435 @@
 /*-------------------------------------------------------------------------
  *
  * jsonb.c
- *		Untrusted text becomes jsonb; members of jsonb; deep merge.
+ *		jsonb values: looked into, built, packed, written, merged.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "base/compat.h"
-#include "base/json.h"
 #include "base/jsonb.h"
+#include "base/jsonb_read.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 
 PG_FUNCTION_INFO_V1(enterprise_connection_merge);
 
-/* An integer with fewer digits fits into 64 bits. */
-#define INT64_SAFE_DIGITS 18
+/* An object or array that is built has room for so many at first. */
+#define FIRST_ROOM 8
 
-const char too_deep[] = "is nested more than " CppAsString2(CLERK_JSON_MAX_DEPTH) " levels deep";
-const char too_large[] = "is too large";
-const char not_json[] = "is not valid JSON";
-
-/* The net */
-
-/*
- * Run work(arg).  If it throws what is wrong with the data, or a limit of
- * PostgreSQL's types, swallow that and return its SQLSTATE; else 0.  What is
- * run here does nothing but compute: it takes no lock, pin or other resource
- * that only an abort would release.
+/*-------------------------------------------------------------------------
+ * Looking into values
+ *-------------------------------------------------------------------------
  */
-int
-run_under_net(void (*work) (ClerkJsonConversion *), ClerkJsonConversion *arg)
+
+JsonbValue
+clerk_jsonb_value(Jsonb *jsonb)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	uint32		holdoff = InterruptHoldoffCount;
-	volatile int sqlerrcode = 0;
+	JsonbValue	value;
 
-	PG_TRY();
-	{
-		work(arg);
-	}
-	PG_CATCH();
-	{
-		int			code = geterrcode();
-
-		/* "not supported" is what SQL_ASCII says to an escaped character. */
-		if (ERRCODE_TO_CATEGORY(code) != ERRCODE_DATA_EXCEPTION &&
-			ERRCODE_TO_CATEGORY(code) != ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
-			code != ERRCODE_FEATURE_NOT_SUPPORTED)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
-		/* Throwing has zeroed it, but our caller still holds what it held. */
-		InterruptHoldoffCount = holdoff;
-		sqlerrcode = code;
-	}
-	PG_END_TRY();
-
-	return sqlerrcode;
+	/* A lone scalar is stored in an array. */
+	if (JB_ROOT_IS_SCALAR(jsonb))
+		return *getIthJsonbValueFromContainer(&jsonb->root, 0);
+	value.type = jbvBinary;
+	value.val.binary.data = &jsonb->root;
+	value.val.binary.len = (int) VARSIZE(jsonb) - VARHDRSZ;
+	return value;
 }
 
-/* The clause that tells a user what such an error means for a JSON text. */
-static const char *
-fault_of(int sqlerrcode, const char *text)
+ClerkJsonType
+clerk_jsonb_type(const JsonbValue *value)
 {
-	if (ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED)
-		return "is larger than jsonb can hold";
-	switch (sqlerrcode)
+	switch (value->type)
 	{
-		case ERRCODE_UNTRANSLATABLE_CHARACTER:
-			if (strstr(text, "\\u0000"))
-				return "has a NUL character, which PostgreSQL cannot store";
-			return "has a character that the database's encoding lacks";
-		case ERRCODE_CHARACTER_NOT_IN_REPERTOIRE:
-		case ERRCODE_FEATURE_NOT_SUPPORTED:
-			return "has a character that the database's encoding lacks";
-		case ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE:
-			return "has a number that is out of range";
+		case jbvNull:
+			return CLERK_JSON_NULL;
+		case jbvBool:
+			return CLERK_JSON_BOOLEAN;
+		case jbvNumeric:
+			return CLERK_JSON_NUMBER;
+		case jbvString:
+			return CLERK_JSON_STRING;
+		case jbvArray:
+			return CLERK_JSON_ARRAY;
+		case jbvObject:
+			return CLERK_JSON_OBJECT;
+		case jbvBinary:
+			return JsonContainerIsObject(value->val.binary.data) ? CLERK_JSON_OBJECT : CLERK_JSON_ARRAY;
 		default:
-			return not_json;
+			elog(ERROR, "unexpected jsonb value of type %d", (int) value->type);
 	}
 }
 
-/* Parsing */
-
-
-/* Parts that are cut out of a text, and what is left of it. */
-typedef struct ClerkJsonCuts
-{
-	StringInfoData rest;
-	const char *taken;			/* the text from here on is not in rest yet */
-	const char **begins;
-	size_t	   *lens;
-	int			count;
-	int			room;
-} ClerkJsonCuts;
-
-/* Containers that are nested so deeply are cut out. */
-#define CUT_DEPTH 3
-
-static void
-begin_cuts(ClerkJsonCuts *cuts, const char *text)
-{
-	initStringInfo(&cuts->rest);
-	cuts->taken = text;
-	cuts->count = 0;
-	cuts->room = 512;
-	cuts->begins = palloc(sizeof(*cuts->begins) * cuts->room);
-	cuts->lens = palloc(sizeof(*cuts->lens) * cuts->room);
-}
-
-static void
-keep_until(ClerkJsonCuts *cuts, const char *p)
-{
-	appendBinaryStringInfo(&cuts->rest, cuts->taken, (int) (p - cuts->taken));
-	cuts->taken = p;
-}
-
-static void
-cut_until(ClerkJsonCuts *cuts, const char *p)
-{
-	if (cuts->count == cuts->room)
-	{
-		cuts->room *= 2;
-		cuts->begins = repalloc(cuts->begins, sizeof(*cuts->begins) * cuts->room);
-		cuts->lens = repalloc(cuts->lens, sizeof(*cuts->lens) * cuts->room);
-	}
-	/* The spaces keep a number that stands where none may apart. */
-	appendStringInfo(&cuts->rest, " [%d] ", cuts->count);
-	cuts->begins[cuts->count] = cuts->taken;
-	cuts->lens[cuts->count++] = p - cuts->taken;
-	cuts->taken = p;
-}
-
-/* The end of a string whose first byte is at p, or of the text. */
-static const char *
-skip_string(const char *p, const char *end)
-{
-	for (; p < end && *p != '"'; p++)
-		if (*p == '\\' && p + 1 < end)
-			p++;
-	return p;
-}
-
-/*
- * Look for what must not reach a parser that recurses or stops at a NUL.  cuts,
- * if it is not NULL, gets the parts: if the text is not JSON, neither is one of
- * them, or the rest.
- */
 const char *
-find_text_fault(const char *text, size_t len, ClerkJsonScan *scan, ClerkJsonCuts *cuts)
+clerk_jsonb_type_name(const JsonbValue *value)
 {
-	const char *end = text + len;
-	int			depth = 0;
-	int			digits = 0;
+	static const char *const names[] = {
+		[CLERK_JSON_NULL] = "null",
+		[CLERK_JSON_BOOLEAN] = "a boolean",
+		[CLERK_JSON_NUMBER] = "a number",
+		[CLERK_JSON_STRING] = "a string",
+		[CLERK_JSON_ARRAY] = "an array",
+		[CLERK_JSON_OBJECT] = "an object",
+	};
 
-	scan->long_integers = false;
-	scan->values = 0;
-	if (len >= MaxAllocSize)
-		return too_large;
-	if (memchr(text, '\0', len))
-		return "has a NUL byte";
-	if (pg_encoding_verifymbstr(PG_UTF8, text, (int) len) != (int) len)
-		return "is not valid UTF-8";
+	return names[clerk_jsonb_type(value)];
+}
 
-	for (const char *p = text; p < end; p++)
+JsonbPair *
+clerk_jsonb_members(const JsonbValue *object, int *count)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	JsonbPair  *pairs;
+
+	*count = 0;
+	if (clerk_jsonb_type(object) != CLERK_JSON_OBJECT)
+		return NULL;
+	if (object->type == jbvObject)
 	{
-		if (*p >= '0' && *p <= '9')
+		*count = object->val.object.nPairs;
+		return object->val.object.pairs;
+	}
+	pairs = palloc(sizeof(JsonbPair) * Max(JsonContainerSize(object->val.binary.data), 1));
+	iterator = JsonbIteratorInit(object->val.binary.data);
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			pairs[*count].key = value;
+		else if (token == WJB_VALUE)
+			pairs[(*count)++].value = value;
+	}
+	return pairs;
+}
+
+JsonbValue *
+clerk_jsonb_elements(const JsonbValue *array, int *count)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	JsonbValue *elements;
+
+	*count = 0;
+	if (clerk_jsonb_type(array) != CLERK_JSON_ARRAY)
+		return NULL;
+	if (array->type == jbvArray)
+	{
+		*count = array->val.array.nElems;
+		return array->val.array.elems;
+	}
+	elements = palloc(sizeof(JsonbValue) * Max(JsonContainerSize(array->val.binary.data), 1));
+	iterator = JsonbIteratorInit(array->val.binary.data);
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+		if (token == WJB_ELEM)
+			elements[(*count)++] = value;
+	return elements;
+}
+
+static bool
+is_named(const JsonbValue *key, const char *name, size_t len)
+{
+	return (size_t) key->val.string.len == len && memcmp(key->val.string.val, name, len) == 0;
+}
+
+bool
+clerk_jsonb_get(const JsonbValue *object, const char *name, JsonbValue *member)
+{
+	size_t		len = strlen(name);
+
+	if (clerk_jsonb_type(object) != CLERK_JSON_OBJECT)
+		return false;
+	if (object->type == jbvBinary)
+		return getKeyJsonValueFromContainer(object->val.binary.data, name, (int) len, member) != NULL;
+	for (int i = 0; i < object->val.object.nPairs; i++)
+	{
+		const JsonbPair *pair = &object->val.object.pairs[i];
+
+		if (is_named(&pair->key, name, len))
 		{
-			if (++digits > INT64_SAFE_DIGITS)
-				scan->long_integers = true;
-			continue;
-		}
-		digits = 0;
-		switch (*p)
-		{
-			case '"':
-				p = skip_string(p + 1, end);
-				break;
-			case ',':
-				scan->values++;
-				break;
-			case '{':
-			case '[':
-				scan->values++;
-				if (++depth > CLERK_JSON_MAX_DEPTH)
-					return too_deep;
-				if (cuts != NULL && depth == CUT_DEPTH)
-					keep_until(cuts, p);
-				break;
-			case '}':
-			case ']':
-				if (cuts != NULL && depth == CUT_DEPTH)
-					cut_until(cuts, p + 1);
-				depth--;
-				break;
-			default:
-				break;
+			*member = pair->value;
+			return true;
 		}
 	}
-	if (cuts != NULL)
-		keep_until(cuts, end);
-	return NULL;
+	return false;
+}
+
+char *
+clerk_jsonb_string(Jsonb *object, const char *name)
+{
+	JsonbValue	whole = clerk_jsonb_value(object);
+	JsonbValue	value;
+
+	if (!clerk_jsonb_get(&whole, name, &value) || value.type != jbvString)
+		return NULL;
+	return pnstrdup(value.val.string.val, value.val.string.len);
+}
+
+/*-------------------------------------------------------------------------
+ * Faults
+ *-------------------------------------------------------------------------
+ */
+
+static void
+convert_string(void *arg)
+{
+	const JsonbValue *string = arg;
+
+	(void) pg_server_to_any(string->val.string.val, string->val.string.len, PG_UTF8);
 }
 
 /*
- * The same for an answer of Clerk's.
+ * A string of an encoding other than UTF-8 can have what Unicode lacks; in
+ * SQL_ASCII, any bytes.
  */
 static const char *
-find_answer_fault(const char *text, size_t len, ClerkJsonCuts *cuts)
+string_fault(JsonbValue *string)
 {
-	ClerkJsonScan scan;
-	const char *fault = find_text_fault(text, len, &scan, cuts);
+	if (string->type != jbvString || GetDatabaseEncoding() == PG_UTF8)
+		return NULL;
+	return clerk_jsonb_try(convert_string, string) != 0 ? "has a character that is not in Unicode" : NULL;
+}
 
-	if (fault == NULL && scan.values >= CLERK_JSON_MANY_VALUES)
-		fault = "has more than " CppAsString2(CLERK_JSON_MANY_VALUES) " values";
+static const char *
+value_fault(JsonbValue *value, int depth)
+{
+	bool		object = clerk_jsonb_type(value) == CLERK_JSON_OBJECT;
+	const char *fault = string_fault(value);
+	int			count;
+
+	if (!object && clerk_jsonb_type(value) != CLERK_JSON_ARRAY)
+		return fault;
+	if (depth > CLERK_JSON_MAX_DEPTH)
+		return clerk_jsonb_too_deep;
+	if (object)
+	{
+		JsonbPair  *pairs = clerk_jsonb_members(value, &count);
+
+		for (int i = 0; fault == NULL && i < count; i++)
+		{
+			fault = string_fault(&pairs[i].key);
+			if (fault == NULL)
+				fault = value_fault(&pairs[i].value, depth + 1);
+		}
+		if (value->type == jbvBinary)
+			pfree(pairs);
+	}
+	else
+	{
+		JsonbValue *elements = clerk_jsonb_elements(value, &count);
+
+		for (int i = 0; fault == NULL && i < count; i++)
+			fault = value_fault(&elements[i], depth + 1);
+		if (value->type == jbvBinary)
+			pfree(elements);
+	}
 	return fault;
 }
 
-/* jsonb */
-
-static void
-text_to_jsonb(ClerkJsonConversion *conversion)
+const char *
+clerk_jsonb_fault(const JsonbValue *value)
 {
-	char	   *copy = pnstrdup(conversion->text, conversion->len);
-	Datum		jsonb;
+	JsonbValue	copy = *value;
 
-	conversion->text = copy;
-	/* The text was checked; only another encoding can still object. */
-	if (GetDatabaseEncoding() != PG_UTF8)
-		copy = pg_any_to_server(copy, (int) conversion->len, PG_UTF8);
-	if (clerk_compat_jsonb_in(copy, &jsonb, &conversion->sqlerrcode))
-		conversion->jsonb = DatumGetJsonbP(jsonb);
+	return value_fault(&copy, 1);
+}
+
+/*-------------------------------------------------------------------------
+ * Building
+ *-------------------------------------------------------------------------
+ */
+
+JsonbValue
+clerk_jsonb_new_object(void)
+{
+	JsonbValue	object = {.type = jbvObject};
+
+	return object;
+}
+
+JsonbValue
+clerk_jsonb_new_array(void)
+{
+	JsonbValue	array = {.type = jbvArray};
+
+	return array;
+}
+
+static JsonbValue
+new_string(const char *string, int len)
+{
+	JsonbValue	value = {.type = jbvString};
+
+	value.val.string.val = unconstify(char *, string);
+	value.val.string.len = len;
+	return value;
+}
+
+JsonbValue
+clerk_jsonb_new_string(const char *string)
+{
+	JsonbValue	null = {.type = jbvNull};
+
+	return string ? new_string(string, (int) strlen(string)) : null;
+}
+
+JsonbValue
+clerk_jsonb_new_text(const void *text)
+{
+	return new_string(VARDATA_ANY(text), (int) VARSIZE_ANY_EXHDR(text));
+}
+
+JsonbValue
+clerk_jsonb_new_boolean(bool boolean)
+{
+	JsonbValue	value = {.type = jbvBool};
+
+	value.val.boolean = boolean;
+	return value;
+}
+
+JsonbValue
+clerk_jsonb_new_integer(int64 integer)
+{
+	JsonbValue	value = {.type = jbvNumeric};
+
+	value.val.numeric = int64_to_numeric(integer);
+	return value;
+}
+
+/*
+ * Make room for one more of so many, at array, which is NULL at first.  The
+ * room is a power of two, so that it need not be stored.
+ */
+static void *
+with_room(void *array, int count, size_t size)
+{
+	if (count == 0)
+		return palloc(FIRST_ROOM * size);
+	if (count >= FIRST_ROOM && (count & (count - 1)) == 0)
+		return repalloc(array, 2 * (size_t) count * size);
+	return array;
+}
+
+void
+clerk_jsonb_add(JsonbValue *object, const char *name, JsonbValue member)
+{
+	int			count = object->val.object.nPairs++;
+	JsonbPair  *pairs = with_room(object->val.object.pairs, count, sizeof(JsonbPair));
+
+	pairs[count].key = new_string(name, (int) strlen(name));
+	pairs[count].value = member;
+	object->val.object.pairs = pairs;
+}
+
+void
+clerk_jsonb_append(JsonbValue *array, JsonbValue element)
+{
+	int			count = array->val.array.nElems++;
+
+	array->val.array.elems = with_room(array->val.array.elems, count, sizeof(JsonbValue));
+	array->val.array.elems[count] = element;
+}
+
+/*-------------------------------------------------------------------------
+ * Packing
+ *-------------------------------------------------------------------------
+ */
+
+/* The order in which an object has its members: that of PostgreSQL's jsonb. */
+static int
+compare_keys(const void *left, const void *right)
+{
+	const JsonbValue *a = &((const JsonbPair *) left)->key;
+	const JsonbValue *b = &((const JsonbPair *) right)->key;
+
+	if (a->val.string.len != b->val.string.len)
+		return a->val.string.len < b->val.string.len ? -1 : 1;
+	return memcmp(a->val.string.val, b->val.string.val, a->val.string.len);
+}
+
+static bool
+is_one_of(const JsonbValue *key, const char *const *names)
+{
+	for (; *names != NULL; names++)
+		if (is_named(key, *names, strlen(*names)))
+			return true;
+	return false;
+}
+
+/*
+ * Into jsonb's order.  Of members of one name, jsonb would be corrupt: one of
+ * them is kept.
+ */
+static void
+sort_pairs(JsonbValue *object)
+{
+	JsonbPair  *pairs = object->val.object.pairs;
+	int			kept = 0;
+
+	qsort(pairs, object->val.object.nPairs, sizeof(JsonbPair), compare_keys);
+	for (int i = 0; i < object->val.object.nPairs; i++)
+		if (kept == 0 || compare_keys(&pairs[kept - 1], &pairs[i]) != 0)
+			pairs[kept++] = pairs[i];
+	object->val.object.nPairs = kept;
+}
+
+/*
+ * A copy in the form that JsonbValueToJsonb() takes: without jbvBinary, the
+ * members in jsonb's order.  Members of one of the names (NULL: of none) are
+ * left out.
+ */
+static JsonbValue
+unpacked(const JsonbValue *value, const char *const *without)
+{
+	ClerkJsonType type = clerk_jsonb_type(value);
+	JsonbValue	copy = *value;
+	int			count;
+	int			kept = 0;
+
+	check_stack_depth();
+	if (type == CLERK_JSON_OBJECT)
+	{
+		const JsonbPair *pairs = clerk_jsonb_members(value, &count);
+
+		copy.type = jbvObject;
+		copy.val.object.pairs = palloc(sizeof(JsonbPair) * Max(count, 1));
+		for (int i = 0; i < count; i++)
+		{
+			if (without != NULL && is_one_of(&pairs[i].key, without))
+				continue;
+			copy.val.object.pairs[kept].key = pairs[i].key;
+			copy.val.object.pairs[kept++].value = unpacked(&pairs[i].value, without);
+		}
+		copy.val.object.nPairs = kept;
+		if (value->type == jbvObject)
+			sort_pairs(&copy);
+	}
+	else if (type == CLERK_JSON_ARRAY)
+	{
+		const JsonbValue *elements = clerk_jsonb_elements(value, &count);
+
+		copy.type = jbvArray;
+		copy.val.array.nElems = count;
+		copy.val.array.elems = palloc(sizeof(JsonbValue) * Max(count, 1));
+		copy.val.array.rawScalar = false;
+		for (int i = 0; i < count; i++)
+			copy.val.array.elems[i] = unpacked(&elements[i], without);
+	}
+	return copy;
+}
+
+Jsonb *
+clerk_jsonb_pack(const JsonbValue *value)
+{
+	JsonbValue	copy = unpacked(value, NULL);
+
+	return JsonbValueToJsonb(&copy);
 }
 
 Jsonb *
@@ -243,26 +438,9 @@ clerk_jsonb_copy(const Jsonb *jsonb)
 	return jsonb ? memcpy(palloc(VARSIZE(jsonb)), jsonb, VARSIZE(jsonb)) : NULL;
 }
 
-bool
-clerk_json_is_sound(const char *text, size_t len)
-{
-	return find_answer_fault(text, len, NULL) == NULL &&
-		clerk_compat_json_is_valid(unconstify(char *, text), len);
-}
-
-static bool
-is_one_of(const JsonbValue *name, const char *const *names)
-{
-	for (; *names != NULL; names++)
-		if (name->val.string.len == (int) strlen(*names) &&
-			memcmp(name->val.string.val, *names, name->val.string.len) == 0)
-			return true;
-	return false;
-}
-
 /*
- * Names lie in a jsonb as they are written, so most that have none of them are
- * told by a look at their bytes.
+ * Names lie in a jsonb as they are written, so for most that have none of them
+ * a look at their bytes is enough.
  */
 static bool
 may_have_member(const Jsonb *jsonb, const char *const *names)
@@ -273,310 +451,79 @@ may_have_member(const Jsonb *jsonb, const char *const *names)
 	return false;
 }
 
-static bool
-has_member(Jsonb *jsonb, const char *const *names)
-{
-	JsonbIterator *iterator;
-	JsonbIteratorToken token;
-	JsonbValue	value;
-
-	if (!may_have_member(jsonb, names))
-		return false;
-	iterator = JsonbIteratorInit(&jsonb->root);
-
-	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
-		if (token == WJB_KEY && is_one_of(&value, names))
-			return true;
-	return false;
-}
-
-/* A copy of a tree without members of some names. */
-typedef struct ClerkJsonPruning
-{
-	ClerkJson  *to;
-	const char *const *names;
-} ClerkJsonPruning;
-
-static ClerkJson *without(ClerkJson *json, const char *const *names);
-
-static bool
-copy_unless_named(const char *name, ClerkJson *value, void *arg)
-{
-	ClerkJsonPruning *pruning = arg;
-	const char *const *each = pruning->names;
-
-	while (*each != NULL && strcmp(*each, name) != 0)
-		each++;
-	if (*each == NULL)
-		clerk_json_set(pruning->to, name, without(value, pruning->names));
-	return true;
-}
-
-static ClerkJson *
-without(ClerkJson *json, const char *const *names)
-{
-	ClerkJsonPruning pruning = {.to = json,.names = names};
-
-	check_stack_depth();
-	if (clerk_json_type(json) == CLERK_JSON_ARRAY)
-	{
-		pruning.to = clerk_json_new_array();
-		for (int i = 0; i < clerk_json_length(json); i++)
-			clerk_json_append(pruning.to, without(clerk_json_element(json, i), names));
-	}
-	else if (clerk_json_type(json) == CLERK_JSON_OBJECT)
-	{
-		pruning.to = clerk_json_new_object();
-		clerk_json_each(json, copy_unless_named, &pruning);
-	}
-	return pruning.to;
-}
-
 Jsonb *
 clerk_jsonb_without(Jsonb *jsonb, const char *const *names)
 {
-	const char *fault;
-	ClerkJson  *json;
-
-	if (!has_member(jsonb, names))
-		return jsonb;
-	json = clerk_json_from_jsonb(jsonb, &fault);
-	if (json == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("the JSON value %s", fault)));
-	return clerk_json_to_jsonb(without(json, names));
-}
-
-char *
-clerk_jsonb_string(Jsonb *object, const char *name)
-{
-	JsonbValue	buf;
-	JsonbValue *value = JB_ROOT_IS_OBJECT(object) ?
-		getKeyJsonValueFromContainer(&object->root, name, (int) strlen(name), &buf) : NULL;
-
-	if (value == NULL || value->type != jbvString)
-		return NULL;
-	return pnstrdup(value->val.string.val, value->val.string.len);
-}
-
-/*
- * The jsonb of a text in which find_text_fault has found none.  work is reset
- * before; jsonb_in leaves several times the size of the text there.
- */
-static Jsonb *
-checked_text_to_jsonb(const char *text, size_t len, MemoryContext work, const char **fault)
-{
-	ClerkJsonConversion conversion = {.text = text, .len = len};
-	MemoryContext caller;
-	int			sqlerrcode;
-
-	MemoryContextReset(work);
-	caller = MemoryContextSwitchTo(work);
-	sqlerrcode = run_under_net(text_to_jsonb, &conversion);
-	MemoryContextSwitchTo(caller);
-
-	if (sqlerrcode == 0)
-		sqlerrcode = conversion.sqlerrcode;
-	*fault = sqlerrcode != 0 ? fault_of(sqlerrcode, conversion.text) : NULL;
-	return *fault ? NULL : clerk_jsonb_copy(conversion.jsonb);
-}
-
-static Jsonb *
-scanned_text_to_jsonb(const char *text, size_t len, const char **fault)
-{
-	MemoryContext work;
-	Jsonb	   *result;
-
-	if (*fault)
-		return NULL;
-	work = AllocSetContextCreate(CurrentMemoryContext, "clerk jsonb", ALLOCSET_DEFAULT_SIZES);
-	result = checked_text_to_jsonb(text, len, work, fault);
-	MemoryContextDelete(work);
-	return result;
-}
-
-Jsonb *
-clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault)
-{
-	ClerkJsonScan scan;
-
-	*fault = find_text_fault(text, len, &scan, NULL);
-	return scanned_text_to_jsonb(text, len, fault);
-}
-
-Jsonb *
-clerk_json_answer_to_jsonb(const char *text, size_t len, const char **fault)
-{
-	*fault = find_answer_fault(text, len, NULL);
-	return scanned_text_to_jsonb(text, len, fault);
-}
-
-Jsonb *
-clerk_json_answer_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault)
-{
-	ClerkJsonCuts cuts;
-	MemoryContext work;
-	Jsonb	   *result;
-
-	begin_cuts(&cuts, text);
-	*fault = find_answer_fault(text, len, &cuts);
-	if (*fault)
-		return NULL;
-
-	/* Enough for most elements: a reset keeps the first block. */
-	work = AllocSetContextCreate(CurrentMemoryContext, "clerk jsonb parts",
-								 64 * 1024, 64 * 1024, ALLOCSET_DEFAULT_MAXSIZE);
-	result = checked_text_to_jsonb(cuts.rest.data, cuts.rest.len, work, fault);
-	*parts = palloc(sizeof(**parts) * Max(cuts.count, 1));
-	for (int i = 0; result != NULL && i < cuts.count; i++)
-	{
-		ClerkJsonPart *part = &(*parts)[i];
-
-		part->text = cuts.begins[i];
-		part->len = cuts.lens[i];
-		part->jsonb = checked_text_to_jsonb(part->text, part->len, work, &part->fault);
-		if (part->fault == not_json)
-		{
-			*fault = part->fault;
-			result = NULL;
-		}
-	}
-	MemoryContextDelete(work);
-	pfree(cuts.rest.data);
-	pfree(cuts.begins);
-	pfree(cuts.lens);
-	return result;
-}
-
-/* Merging */
-
-/* A container's members in order, their values still packed. */
-typedef struct ClerkJsonMembers
-{
-	JsonbPair  *pairs;
-	int			count;
-} ClerkJsonMembers;
-
-static bool
-is_object(const JsonbValue *value)
-{
-	return value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
-}
-
-static ClerkJsonMembers
-members_of(JsonbContainer *object)
-{
-	ClerkJsonMembers members = {.pairs = palloc(sizeof(JsonbPair) * Max(JsonContainerSize(object), 1))};
-	JsonbIterator *iterator = JsonbIteratorInit(object);
-	JsonbIteratorToken token;
 	JsonbValue	value;
 
-	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			members.pairs[members.count].key = value;
-		else if (token == WJB_VALUE)
-			members.pairs[members.count++].value = value;
-	}
-	return members;
+	if (!may_have_member(jsonb, names))
+		return jsonb;
+	value = clerk_jsonb_value(jsonb);
+	value = unpacked(&value, names);
+	return JsonbValueToJsonb(&value);
 }
 
-/* Turn a packed container into what JsonbValueToJsonb() packs again. */
-static void
-unpack(JsonbValue *value)
-{
-	JsonbContainer *container;
-
-	if (value->type != jbvBinary)
-		return;
-	check_stack_depth();
-	container = value->val.binary.data;
-	if (JsonContainerIsObject(container))
-	{
-		ClerkJsonMembers members = members_of(container);
-
-		value->type = jbvObject;
-		value->val.object.nPairs = members.count;
-		value->val.object.pairs = members.pairs;
-		for (int i = 0; i < members.count; i++)
-			unpack(&members.pairs[i].value);
-	}
-	else
-	{
-		JsonbIterator *iterator = JsonbIteratorInit(container);
-		JsonbValue *elements = palloc(sizeof(JsonbValue) * Max(JsonContainerSize(container), 1));
-		JsonbIteratorToken token;
-		JsonbValue	element;
-		int			count = 0;
-
-		while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
-			if (token == WJB_ELEM)
-				elements[count++] = element;
-		value->type = jbvArray;
-		value->val.array.nElems = count;
-		value->val.array.elems = elements;
-		value->val.array.rawScalar = false;
-		for (int i = 0; i < count; i++)
-			unpack(&elements[i]);
-	}
-}
-
-/* The order in which an object has its members: that of PostgreSQL's jsonb. */
-static int
-compare_keys(const JsonbValue *a, const JsonbValue *b)
-{
-	if (a->val.string.len != b->val.string.len)
-		return a->val.string.len < b->val.string.len ? -1 : 1;
-	return memcmp(a->val.string.val, b->val.string.val, a->val.string.len);
-}
+/*-------------------------------------------------------------------------
+ * Merging
+ *-------------------------------------------------------------------------
+ */
 
 /*
  * Both have their members in the same order, so one walk along both of them
  * gives the result in that order, too.
  */
-static void
-merge_objects(JsonbContainer *older, JsonbContainer *newer, JsonbValue *result)
+static JsonbValue
+merged(const JsonbValue *older, const JsonbValue *newer)
 {
-	ClerkJsonMembers a = members_of(older);
-	ClerkJsonMembers b = members_of(newer);
-	size_t		most = (size_t) a.count + b.count;
+	JsonbValue	result = {.type = jbvObject};
+	int			na;
+	int			nb;
+	JsonbPair  *a;
+	JsonbPair  *b;
 	JsonbPair  *pairs;
+	size_t		most;
 	int			count = 0;
 
 	check_stack_depth();
+	if (clerk_jsonb_type(older) != CLERK_JSON_OBJECT || clerk_jsonb_type(newer) != CLERK_JSON_OBJECT)
+		return unpacked(newer, NULL);
+	a = clerk_jsonb_members(older, &na);
+	b = clerk_jsonb_members(newer, &nb);
+	most = (size_t) na + nb;
 	if (most > MaxAllocSize / sizeof(JsonbPair))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("the merged JSON object has too many members")));
 	pairs = palloc(sizeof(JsonbPair) * Max(most, 1));
-	for (int i = 0, j = 0; i < a.count || j < b.count;)
+	for (int i = 0, j = 0; i < na || j < nb; count++)
 	{
-		int			order = i == a.count ? 1 : j == b.count ? -1 : compare_keys(&a.pairs[i].key, &b.pairs[j].key);
-		JsonbPair  *pair = &pairs[count++];
+		int			order = i == na ? 1 : j == nb ? -1 : compare_keys(&a[i], &b[j]);
 
-		*pair = order < 0 ? a.pairs[i] : b.pairs[j];
-		if (order == 0 && is_object(&a.pairs[i].value) && is_object(&b.pairs[j].value))
-			merge_objects(a.pairs[i].value.val.binary.data, b.pairs[j].value.val.binary.data, &pair->value);
+		pairs[count].key = order < 0 ? a[i].key : b[j].key;
+		if (order == 0)
+			pairs[count].value = merged(&a[i].value, &b[j].value);
 		else
-			unpack(&pair->value);
+			pairs[count].value = unpacked(order < 0 ? &a[i].value : &b[j].value, NULL);
 		i += order <= 0;
 		j += order >= 0;
 	}
-	result->type = jbvObject;
-	result->val.object.nPairs = count;
-	result->val.object.pairs = pairs;
+	result.val.object.nPairs = count;
+	result.val.object.pairs = pairs;
+	return result;
 }
 
 Jsonb *
 clerk_jsonb_merge(Jsonb *older, Jsonb *newer)
 {
-	JsonbValue	merged;
+	JsonbValue	a;
+	JsonbValue	b;
 
 	if (!JB_ROOT_IS_OBJECT(older) || !JB_ROOT_IS_OBJECT(newer))
 		return newer;
-	merge_objects(&older->root, &newer->root, &merged);
-	return JsonbValueToJsonb(&merged);
+	a = clerk_jsonb_value(older);
+	b = clerk_jsonb_value(newer);
+	a = merged(&a, &b);
+	return JsonbValueToJsonb(&a);
 }
 
 /*
@@ -586,4 +533,148 @@ Datum
 enterprise_connection_merge(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_JSONB_P(clerk_jsonb_merge(PG_GETARG_JSONB_P(0), PG_GETARG_JSONB_P(1)));
+}
+
+/*-------------------------------------------------------------------------
+ * Writing
+ *-------------------------------------------------------------------------
+ */
+
+/* Append a UTF-8 string as JSON has it. */
+static void
+quote(StringInfo out, const char *string, size_t len)
+{
+	static const char hex[] = "0123456789abcdef";
+	const char *end = string + len;
+	const char *run = string;
+
+	appendStringInfoCharMacro(out, '"');
+	for (const char *p = string; p < end; p++)
+	{
+		unsigned char c = (unsigned char) *p;
+		char		escape[6] = {'\\', 'u', '0', '0'};
+		int			escape_len = 2;
+
+		if (likely(c >= ' ' && c != '"' && c != '\\'))
+			continue;
+		escape[4] = hex[c >> 4];
+		escape[5] = hex[c & 15];
+		if (c == '"' || c == '\\')
+			escape[1] = c;
+		else if (c == '\n')
+			escape[1] = 'n';
+		else if (c == '\r')
+			escape[1] = 'r';
+		else if (c == '\t')
+			escape[1] = 't';
+		else
+			escape_len = 6;
+		appendBinaryStringInfo(out, run, (int) (p - run));
+		appendBinaryStringInfo(out, escape, escape_len);
+		run = p + 1;
+	}
+	appendBinaryStringInfo(out, run, (int) (end - run));
+	appendStringInfoCharMacro(out, '"');
+}
+
+static void
+write_string(StringInfo out, const JsonbValue *value)
+{
+	const char *string = value->val.string.val;
+	char	   *utf8 = pg_server_to_any(string, value->val.string.len, PG_UTF8);
+
+	if (utf8 == string)
+		quote(out, string, value->val.string.len);
+	else
+	{
+		quote(out, utf8, strlen(utf8));
+		pfree(utf8);
+	}
+}
+
+static void
+write_number(StringInfo out, Numeric number)
+{
+	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+
+	appendStringInfoString(out, text);
+	pfree(text);
+}
+
+static void write_value(StringInfo out, const JsonbValue *value);
+
+static void
+write_object(StringInfo out, const JsonbValue *object)
+{
+	int			count;
+	JsonbPair  *pairs = clerk_jsonb_members(object, &count);
+
+	appendStringInfoCharMacro(out, '{');
+	for (int i = 0; i < count; i++)
+	{
+		if (i > 0)
+			appendStringInfoCharMacro(out, ',');
+		write_string(out, &pairs[i].key);
+		appendStringInfoCharMacro(out, ':');
+		write_value(out, &pairs[i].value);
+	}
+	appendStringInfoCharMacro(out, '}');
+	if (object->type == jbvBinary)
+		pfree(pairs);
+}
+
+static void
+write_array(StringInfo out, const JsonbValue *array)
+{
+	int			count;
+	JsonbValue *elements = clerk_jsonb_elements(array, &count);
+
+	appendStringInfoCharMacro(out, '[');
+	for (int i = 0; i < count; i++)
+	{
+		if (i > 0)
+			appendStringInfoCharMacro(out, ',');
+		write_value(out, &elements[i]);
+	}
+	appendStringInfoCharMacro(out, ']');
+	if (array->type == jbvBinary)
+		pfree(elements);
+}
+
+static void
+write_value(StringInfo out, const JsonbValue *value)
+{
+	check_stack_depth();
+	switch (clerk_jsonb_type(value))
+	{
+		case CLERK_JSON_NULL:
+			appendBinaryStringInfo(out, "null", 4);
+			break;
+		case CLERK_JSON_BOOLEAN:
+			appendStringInfoString(out, value->val.boolean ? "true" : "false");
+			break;
+		case CLERK_JSON_NUMBER:
+			write_number(out, value->val.numeric);
+			break;
+		case CLERK_JSON_STRING:
+			write_string(out, value);
+			break;
+		case CLERK_JSON_ARRAY:
+			write_array(out, value);
+			break;
+		case CLERK_JSON_OBJECT:
+			write_object(out, value);
+			break;
+	}
+}
+
+char *
+clerk_jsonb_write(const JsonbValue *value, size_t *len)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	write_value(&out, value);
+	*len = out.len;
+	return out.data;
 }

@@ -1,7 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * jsonb.h
- *		Untrusted text becomes jsonb; members of jsonb; deep merge.
+ *		jsonb values: looked into, built, packed, written, merged.
+ *
+ * A JsonbValue is a scalar, a container inside a jsonb (jbvBinary), or an
+ * object or array that was built here (jbvObject, jbvArray).  Every function
+ * takes all of them.  Strings are in the server's encoding, point into the
+ * jsonb that they were read from, and are not NUL-terminated.  Nothing is copied
+ * before clerk_jsonb_pack() or clerk_jsonb_write(): until then, whatever a value
+ * was built from must live.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,58 +17,90 @@
 
 #include "utils/jsonb.h"
 
-struct json_object;
-struct ClerkJsonCuts;
+typedef enum ClerkJsonType
+{
+	CLERK_JSON_NULL,
+	CLERK_JSON_BOOLEAN,
+	CLERK_JSON_NUMBER,
+	CLERK_JSON_STRING,
+	CLERK_JSON_ARRAY,
+	CLERK_JSON_OBJECT
+} ClerkJsonType;
 
 /*
  * Nesting beyond this is refused: Clerk's deepest answer has five levels, and
- * the readers below us (jsonb_in, json-c) recurse.
+ * a document of many thousand levels would exhaust the stack of the parsers
+ * and writers, which recurse.
  */
 #define CLERK_JSON_MAX_DEPTH 64
 
-/*
- * The jsonb value of a JSON text, with every digit of its numbers kept.
- * Returns NULL with *fault set if jsonb cannot hold it (a NUL character, a
- * number out of range, a character that the database's encoding lacks).
+/*-------------------------------------------------------------------------
+ * Looking into values
+ *-------------------------------------------------------------------------
  */
-extern Jsonb *clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault);
+
+/* The whole of a jsonb as a value. */
+extern JsonbValue clerk_jsonb_value(Jsonb *jsonb);
+
+extern ClerkJsonType clerk_jsonb_type(const JsonbValue *value);
+extern const char *clerk_jsonb_type_name(const JsonbValue *value);	/* "a string", "null", ... */
 
 /*
- * The same of an answer, which must not have so many values: within 8 MB there
- * can be millions, for which PostgreSQL takes seconds and hundreds of MB.  A
- * full page of connections has a tenth of this.
+ * The members of an object, or the elements of an array.  *count is 0 if value
+ * is something else.
  */
-#define CLERK_JSON_MANY_VALUES 500000
-extern Jsonb *clerk_json_answer_to_jsonb(const char *text, size_t len, const char **fault);
+extern JsonbPair *clerk_jsonb_members(const JsonbValue *object, int *count);
+extern JsonbValue *clerk_jsonb_elements(const JsonbValue *array, int *count);
+
+/* A member of an object.  False if value is no object, or has no such member. */
+extern bool clerk_jsonb_get(const JsonbValue *object, const char *name, JsonbValue *member);
+
+/* A string member of a jsonb object, palloc'd; NULL if there is none. */
+extern char *clerk_jsonb_string(Jsonb *object, const char *name);
 
 /*
- * The same in pieces, for a listing, whose elements are many and wanted one by
- * one: each container two levels below the root becomes a jsonb of its own,
- * (*parts)[n], and in its place the result has the array [n].  A part that is
- * JSON, but that jsonb cannot hold, is alone in that.
+ * Why clerk_jsonb_write() could not write the value, as a clause ("is nested
+ * more than 64 levels deep"), or NULL.
  */
-typedef struct ClerkJsonPart
-{
-	Jsonb	   *jsonb;			/* NULL: it cannot be held */
-	const char *fault;			/* why, as above */
-	const char *text;			/* in the text that was given */
-	size_t		len;
-} ClerkJsonPart;
+extern const char *clerk_jsonb_fault(const JsonbValue *value);
 
-extern Jsonb *clerk_json_answer_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault);
+/*-------------------------------------------------------------------------
+ * Building
+ *-------------------------------------------------------------------------
+ */
+
+extern JsonbValue clerk_jsonb_new_object(void);
+extern JsonbValue clerk_jsonb_new_array(void);
+extern JsonbValue clerk_jsonb_new_string(const char *string);	/* null for NULL */
+extern JsonbValue clerk_jsonb_new_text(const void *text);	/* a text datum, as it is */
+extern JsonbValue clerk_jsonb_new_boolean(bool value);
+extern JsonbValue clerk_jsonb_new_integer(int64 value);
+
+/* Add a member, which the object must not have yet; or an element. */
+extern void clerk_jsonb_add(JsonbValue *object, const char *name, JsonbValue member);
+extern void clerk_jsonb_append(JsonbValue *array, JsonbValue element);
+
+/*-------------------------------------------------------------------------
+ * Whole documents
+ *-------------------------------------------------------------------------
+ */
+
+/* The value as jsonb, palloc'd.  Throws 54000 if it is larger than jsonb can be. */
+extern Jsonb *clerk_jsonb_pack(const JsonbValue *value);
 
 /*
- * Is an answer well-formed JSON within our limits, whether or not jsonb can hold it in
- * this database?
+ * The value as text, palloc'd, as it goes over the wire: UTF-8 without added
+ * white space, every digit of a number kept, members of an object that was
+ * built here in the order in which they were added.
  */
-extern bool clerk_json_is_sound(const char *text, size_t len);
+extern char *clerk_jsonb_write(const JsonbValue *value, size_t *len);
 
 /* A copy, palloc'd; NULL for NULL. */
 extern Jsonb *clerk_jsonb_copy(const Jsonb *jsonb);
 
 /*
  * The same without the members of one of these names (NULL at the end) at any
- * depth; the value itself if it has none.
+ * depth; the jsonb itself if it has none.
  */
 extern Jsonb *clerk_jsonb_without(Jsonb *jsonb, const char *const *names);
 
@@ -69,35 +108,8 @@ extern Jsonb *clerk_jsonb_without(Jsonb *jsonb, const char *const *names);
  * What an older document and a newer one say together: of two objects, each
  * member that only one has, and the members that both have merged in turn, at
  * any depth; of anything else (an array, a scalar, null) the newer one alone.
- * It may be newer itself.  Works in the current memory context.
+ * The result may be newer itself.
  */
 extern Jsonb *clerk_jsonb_merge(Jsonb *older, Jsonb *newer);
-
-/* A string member of a jsonb object, palloc'd; NULL if there is none. */
-extern char *clerk_jsonb_string(Jsonb *object, const char *name);
-
-/* A conversion between a text and jsonb, run under a net. */
-typedef struct ClerkJsonConversion
-{
-	Jsonb	   *jsonb;
-	const char *text;
-	size_t		len;
-	struct json_object *tree;
-	int			sqlerrcode;		/* of what was wrong, or 0 */
-	const char *fault;
-} ClerkJsonConversion;
-
-extern int	run_under_net(void (*work) (ClerkJsonConversion *), ClerkJsonConversion *arg);
-/* What is to be known of a text before anything is made of it. */
-typedef struct ClerkJsonScan
-{
-	bool		long_integers;	/* are there numbers that do not fit into 64 bits? */
-	int			values;			/* about so many, if it is JSON */
-} ClerkJsonScan;
-
-extern const char *find_text_fault(const char *text, size_t len, ClerkJsonScan *scan, struct ClerkJsonCuts *cuts);
-extern const char too_deep[];
-extern const char too_large[];
-extern const char not_json[];
 
 #endif							/* CLERK_JSONB_H */

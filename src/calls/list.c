@@ -12,7 +12,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/url.h"
 #include "calls/connection.h"
 #include "calls/list.h"

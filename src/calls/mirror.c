@@ -14,7 +14,7 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/connection.h"
 #include "calls/list.h"
 #include "catalog/pg_collation.h"

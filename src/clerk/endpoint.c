@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "base/json.h"
+#include "base/jsonb_read.h"
 #include "base/url.h"
 #include "clerk/endpoint.h"
 #include "lib/stringinfo.h"
@@ -241,12 +242,12 @@ shape_fault(const ClerkCall *call, Jsonb *answer)
 static Jsonb *
 read_result(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault, bool *unstorable)
 {
-	Jsonb	   *result = clerk_json_answer_to_jsonb(request->answer, request->answer_len, fault);
+	Jsonb	   *result = clerk_jsonb_read(request->answer, request->answer_len, fault);
 
 	if (result != NULL)
 		*fault = shape_fault(call, result);
 	else
-		*unstorable = clerk_json_is_sound(request->answer, request->answer_len);
+		*unstorable = clerk_jsonb_is_sound(request->answer, request->answer_len);
 	return *fault ? NULL : result;
 }
 
@@ -308,7 +309,7 @@ static ClerkPage *
 read_page(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault)
 {
 	ClerkJsonPart *parts;
-	Jsonb	   *answer = clerk_json_answer_to_jsonb_parts(request->answer, request->answer_len, &parts, fault);
+	Jsonb	   *answer = clerk_jsonb_read_parts(request->answer, request->answer_len, &parts, fault);
 	JsonbValue	buf;
 	JsonbValue *data;
 	ClerkPage  *page;

@@ -3,13 +3,17 @@
  * params_fault.c
  *		What is wrong with parameters, in words.
  *
+ * A message names a parameter as the caller spelled it, in camelCase or in
+ * snake_case, and a hint offers names in the same way.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "base/closest.h"
+#include "base/text.h"
 #include "clerk/params_internal.h"
-#include "mb/pg_wchar.h"
+#include "lib/stringinfo.h"
 
 /* What Clerk's answers call differently; somebody will send one back. */
 static const struct
@@ -22,7 +26,7 @@ static const struct
 	{"oauth_config", "oidc"},
 };
 
-/* Of an unknown name, a message shows about so many bytes. */
+/* An unknown name is cut after about this many bytes. */
 #define MAX_SHOWN_LENGTH 64
 
 /*
@@ -34,24 +38,19 @@ static const struct
 /* An error shows no more; check_enterprise_connection() is for the rest. */
 #define MAX_FAULTS_IN_ERROR 10
 
-/* Faults */
-
-/* Control characters, and those that hide or turn around what follows. */
-static bool
-is_invisible(pg_wchar c)
-{
-	return c < ' ' || (c >= 0x7f && c <= 0xa0) || c == 0xad || c == 0x61c ||
-		(c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
-		(c >= 0x2060 && c <= 0x206f) || c == 0xfeff;
-}
+/*-------------------------------------------------------------------------
+ * Names in messages
+ *-------------------------------------------------------------------------
+ */
 
 /*
- * Append a name that may be anything, for a message: in the server's
- * encoding, not too long, and with all its characters to be seen.
+ * Append a name that may be anything: not too long, and with every character
+ * visible.
  */
 static void
-append_shown(StringInfo out, const char *utf8)
+append_shown(StringInfo out, const char *name, size_t len)
 {
+	char	   *utf8 = pg_server_to_any(pnstrdup(name, len), (int) len, PG_UTF8);
 	StringInfoData shown;
 
 	initStringInfo(&shown);
@@ -64,7 +63,8 @@ append_shown(StringInfo out, const char *utf8)
 			appendStringInfoString(&shown, "...");
 			break;
 		}
-		if (is_invisible(c))
+		/* A no-break space looks like a space. */
+		if (clerk_text_is_unprintable(c) || c == 0xa0)
 			appendStringInfo(&shown, "\\u%04x", (unsigned int) c);
 		else
 			appendBinaryStringInfo(&shown, p, pg_encoding_mblen(PG_UTF8, p));
@@ -85,11 +85,11 @@ append_path(StringInfo out, const Path *path)
 	}
 	if (out->len > 0)
 		appendStringInfoChar(out, '.');
-	append_shown(out, path->name);
+	append_shown(out, path->name, path->len);
 }
 
 char *
-path_text(const Path *path)
+clerk_param_path(const Path *path)
 {
 	StringInfoData out;
 
@@ -98,15 +98,80 @@ path_text(const Path *path)
 	return out.data;
 }
 
-void
-add_fault(Reader *reader, const Path *path, const char *message, const char *hint)
+/*-------------------------------------------------------------------------
+ * camelCase or snake_case?
+ *-------------------------------------------------------------------------
+ */
+
+static Spelling
+spelling_of_name(const char *name, size_t len)
 {
-	MemoryContext caller;
+	for (size_t i = 0; i < len; i++)
+	{
+		if (name[i] >= 'A' && name[i] <= 'Z')
+			return SPELLING_CAMEL;
+		if (name[i] == '_' || name[i] == '-')
+			return SPELLING_SNAKE;
+	}
+	return SPELLING_EITHER;
+}
+
+static Spelling
+spelling_of_document(Jsonb *params)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&params->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		Spelling	spelling = token == WJB_KEY ?
+			spelling_of_name(value.val.string.val, value.val.string.len) : SPELLING_EITHER;
+
+		if (spelling != SPELLING_EITHER)
+			return spelling;
+	}
+	return SPELLING_EITHER;
+}
+
+/*
+ * How does the caller spell names at path?  The nearest name tells that has
+ * more than one word; else any other one.
+ */
+static bool
+is_camel(Reader *reader, const Path *path)
+{
+	Spelling	spelling = SPELLING_EITHER;
+
+	for (; path != NULL && spelling == SPELLING_EITHER; path = path->parent)
+		if (path->name != NULL)
+			spelling = spelling_of_name(path->name, path->len);
+	if (spelling != SPELLING_EITHER)
+		return spelling == SPELLING_CAMEL;
+	if (reader->spelling == SPELLING_UNKNOWN)
+		reader->spelling = reader->params ? spelling_of_document(reader->params) : SPELLING_EITHER;
+	return reader->spelling == SPELLING_CAMEL;
+}
+
+/* A name, or a path, of the table in the caller's spelling. */
+static const char *
+spelled(bool camel, const char *wire)
+{
+	return camel ? clerk_param_camel_name(wire) : wire;
+}
+
+/*-------------------------------------------------------------------------
+ * Faults
+ *-------------------------------------------------------------------------
+ */
+
+void
+clerk_param_fault(Reader *reader, const Path *path, const char *message, const char *hint)
+{
 	ClerkFault *fault;
 
 	if (reader->full)
 		return;
-	caller = MemoryContextSwitchTo(reader->result_context);
 	fault = palloc(sizeof(ClerkFault));
 	if (list_length(reader->result->faults) == MAX_FAULTS)
 	{
@@ -115,17 +180,16 @@ add_fault(Reader *reader, const Path *path, const char *message, const char *hin
 		message = psprintf("there are more faults than these %d", MAX_FAULTS);
 		hint = NULL;
 	}
-	fault->path = path_text(path);
+	fault->path = clerk_param_path(path);
 	fault->message = pstrdup(message);
 	fault->hint = hint ? pstrdup(hint) : NULL;
 	reader->result->faults = lappend(reader->result->faults, fault);
-	MemoryContextSwitchTo(caller);
 }
 
 void
-add_type_fault(Reader *reader, const Path *path, ParamType type, ClerkJson *value)
+clerk_param_type_fault(Reader *reader, const Path *path, ClerkParamType type, const JsonbValue *value)
 {
-	ClerkJsonType given = clerk_json_type(value);
+	ClerkJsonType given = clerk_jsonb_type(value);
 	const char *hint = NULL;
 
 	if (type == PARAM_BOOLEAN && given == CLERK_JSON_STRING)
@@ -134,19 +198,21 @@ add_type_fault(Reader *reader, const Path *path, ParamType type, ClerkJson *valu
 		hint = "Write it as an array, even of one: [\"...\"].";
 	else if (type == PARAM_OBJECT_ARRAY && given == CLERK_JSON_OBJECT)
 		hint = "Write it as an array, even of one: [{...}].";
-	add_fault(reader, path,
-			  psprintf("parameter \"%s\" must be %s, not %s",
-					   path_text(path), wanted[type], clerk_json_type_name(value)),
-			  hint);
+	clerk_param_fault(reader, path,
+					  psprintf("parameter \"%s\" must be %s, not %s",
+							   clerk_param_path(path), clerk_param_wanted(type), clerk_jsonb_type_name(value)),
+					  hint);
 }
 
-/* The dotted path of a parameter in its table, for hints. */
+/* The dotted path of a parameter in its table. */
 static char *
 table_path(const ParamLevel *level, const char *name)
 {
-	if (level == &custom_attribute_level)
-		return psprintf("%s[].%s", level->path, name);
-	return psprintf("%s%s%s", level->path, *level->path ? "." : "", name);
+	if (*level->path == '\0')
+		return pstrdup(name);
+	return psprintf("%s%s.%s", level->path,
+					clerk_param_find(&clerk_param_top, level->path) &&
+					clerk_param_find(&clerk_param_top, level->path)->type == PARAM_OBJECT_ARRAY ? "[]" : "", name);
 }
 
 /* Names that a hint may offer: those that this operation takes. */
@@ -170,57 +236,59 @@ offer_level(const Reader *reader, const ParamLevel *level, ClerkClosest *search,
 }
 
 /*
- * What was probably meant by an unknown name: the same name at another place,
- * else the closest name at this one, else the closest anywhere.
+ * What was probably meant by an unknown name (in the wire's spelling, if it
+ * has one): the same name at another place, else the closest name at this one,
+ * else the closest anywhere.
  */
-static char *
-find_meant(const Reader *reader, const ParamLevel *level, const Path *path, const char *name)
+static const char *
+find_meant(const Reader *reader, const ParamLevel *level, const Path *path, const char *name, bool camel)
 {
 	const ParamLevel *found = NULL;
 	ClerkClosest search;
 
 	for (size_t i = 0; i < lengthof(names_in_answers); i++)
-		if (level == &top_level && strcmp(name, names_in_answers[i].name) == 0)
-			return pstrdup(names_in_answers[i].meant);
+		if (level == &clerk_param_top && strcmp(name, names_in_answers[i].name) == 0)
+			return names_in_answers[i].meant;
 
-	for (size_t i = 0; i < PARAM_LEVELS; i++)
+	for (int i = 0; clerk_param_levels[i] != NULL; i++)
 	{
-		const ParamDef *param = find_param(levels[i], name);
+		const ParamDef *param = clerk_param_find(clerk_param_levels[i], name);
 
 		if (param && is_offered(reader, param))
-			return table_path(levels[i], name);
+			return spelled(camel, table_path(clerk_param_levels[i], name));
 	}
 
 	clerk_closest_start(&search, name);
 	offer_level(reader, level, &search, &found);
 	if (search.best)
 	{
-		Path		meant = {.parent = path->parent, .name = search.best};
+		Path		meant = {.parent = path->parent,.name = spelled(camel, search.best)};
 
-		return path_text(&meant);
+		meant.len = strlen(meant.name);
+		return clerk_param_path(&meant);
 	}
-	for (size_t i = 0; i < PARAM_LEVELS; i++)
-		offer_level(reader, levels[i], &search, &found);
-	return search.best ? table_path(found, search.best) : NULL;
+	for (int i = 0; clerk_param_levels[i] != NULL; i++)
+		offer_level(reader, clerk_param_levels[i], &search, &found);
+	return search.best ? spelled(camel, table_path(found, search.best)) : NULL;
 }
 
 /* The hint where no known name is close. */
 static char *
-list_names(const Reader *reader, const ParamLevel *level)
+list_names(const Reader *reader, const ParamLevel *level, bool camel)
 {
 	StringInfoData out;
 	const char *separator = "";
 
 	initStringInfo(&out);
 	if (*level->path)
-		appendStringInfo(&out, "Valid members of \"%s\" are ", level->path);
+		appendStringInfo(&out, "Valid members of \"%s\" are ", spelled(camel, level->path));
 	else
 		appendStringInfoString(&out, "Valid parameters are ");
 	for (int i = 0; i < level->count; i++)
 	{
 		if (!is_offered(reader, &level->params[i]))
 			continue;
-		appendStringInfo(&out, "%s%s", separator, level->params[i].name);
+		appendStringInfo(&out, "%s%s", separator, spelled(camel, level->params[i].name));
 		separator = ", ";
 	}
 	appendStringInfoString(&out, ". What is newer than this release can be listed in extra_params.");
@@ -228,34 +296,29 @@ list_names(const Reader *reader, const ParamLevel *level)
 }
 
 void
-add_unknown_fault(Reader *reader, const ParamLevel *level, const Path *path)
+clerk_param_unknown(Reader *reader, const ParamLevel *level, const Path *path)
 {
-	StringInfoData name;
-	char	   *meant;
+	char		wire[MAX_NAME_LENGTH + 1];
+	bool		camel = is_camel(reader, path);
+	StringInfoData shown;
+	const char *meant;
 
-	initStringInfo(&name);
-	append_shown(&name, path->name);
-	meant = find_meant(reader, level, path, name.data);
-	add_fault(reader, path,
-			  psprintf("unknown parameter \"%s\"", path_text(path)),
-			  meant ? psprintf("Perhaps you meant the parameter \"%s\".", meant) :
-			  list_names(reader, level));
-}
-
-void
-add_twice_fault(Reader *reader, const Path *path, const Given *first, const Given *second)
-{
-	if (first->named != second->named)
-		add_fault(reader, path,
-				  psprintf("parameter \"%s\" is given both in params and as an argument",
-						   path_text(path)),
-				  NULL);
+	initStringInfo(&shown);
+	if (clerk_param_wire_name(path->name, path->len, wire))
+		appendStringInfoString(&shown, wire);
 	else
-		add_fault(reader, path,
-				  psprintf("parameter \"%s\" is given twice, as \"%s\" and as \"%s\"",
-						   path_text(path), first->spelling, second->spelling),
-				  NULL);
+		append_shown(&shown, path->name, path->len);
+	meant = find_meant(reader, level, path, shown.data, camel);
+	clerk_param_fault(reader, path,
+					  psprintf("unknown parameter \"%s\"", clerk_param_path(path)),
+					  meant ? psprintf("Perhaps you meant the parameter \"%s\".", meant) :
+					  list_names(reader, level, camel));
 }
+
+/*-------------------------------------------------------------------------
+ * Errors
+ *-------------------------------------------------------------------------
+ */
 
 void
 clerk_params_describe(const ClerkParams *params, char **message, char **detail, char **hint)

@@ -12,6 +12,7 @@
 #include "clerk/params_internal.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -56,7 +57,7 @@ extra_params_argument(FunctionCallInfo fcinfo, int n)
 	for (int i = 0; i < count; i++)
 	{
 		char	   *element = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
-		char	   *path = element ? read_extra_path(element) : NULL;
+		char	   *path = element ? clerk_param_extra_path(element) : NULL;
 
 		if (path == NULL)
 			ereport(ERROR,
@@ -64,7 +65,7 @@ extra_params_argument(FunctionCallInfo fcinfo, int n)
 					 element ?
 					 errmsg("invalid name in extra_params: \"%s\"", element) :
 					 errmsg("extra_params cannot have null elements"),
-					 errhint("%s", extra_path_fault)));
+					 errhint("%s", clerk_param_extra_path_fault)));
 		paths = lappend(paths, path);
 	}
 	return paths;
@@ -92,44 +93,33 @@ enterprise_connection_body(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	params = read_arguments(fcinfo);
 	clerk_params_check(params);
-	PG_RETURN_JSONB_P(clerk_params_body_jsonb(params->body));
+	PG_RETURN_JSONB_P(clerk_jsonb_pack(&params->body->document));
 }
 
 /*
- * A copy of a tree without the members that are secret.
+ * A value without the members that are secret.  level: NULL below an extra
+ * parameter.
  */
-typedef struct Scrub
+static JsonbValue
+without_secrets(const JsonbValue *value, const ParamLevel *level)
 {
-	const ParamLevel *level;	/* NULL: below an extra parameter */
-	ClerkJson  *to;
-} Scrub;
+	JsonbValue	rest = clerk_jsonb_new_object();
+	int			count;
+	const JsonbPair *pairs = clerk_jsonb_members(value, &count);
 
-static ClerkJson *scrubbed(ClerkJson *json, const ParamLevel *level);
+	check_stack_depth();
+	if (clerk_jsonb_type(value) != CLERK_JSON_OBJECT)
+		return *value;
+	for (int i = 0; i < count; i++)
+	{
+		int			len = pairs[i].key.val.string.len;
+		char	   *name = pnstrdup(pairs[i].key.val.string.val, len);
+		const ParamDef *param = level ? clerk_param_find(level, name) : NULL;
 
-static bool
-scrub_member(const char *name, ClerkJson *value, void *arg)
-{
-	Scrub	   *scrub = arg;
-	const ParamDef *def = NULL;
-
-	for (int i = 0; scrub->level && i < scrub->level->count; i++)
-		if (strcmp(scrub->level->params[i].name, name) == 0)
-			def = &scrub->level->params[i];
-	if (def ? !(def->flags & PARAM_SECRET) : !sounds_secret(name))
-		clerk_json_set(scrub->to, name, scrubbed(value, def ? def->members : NULL));
-	return true;
-}
-
-static ClerkJson *
-scrubbed(ClerkJson *json, const ParamLevel *level)
-{
-	Scrub		scrub = {.level = level};
-
-	if (clerk_json_type(json) != CLERK_JSON_OBJECT)
-		return json;
-	scrub.to = clerk_json_new_object();
-	clerk_json_each(json, scrub_member, &scrub);
-	return scrub.to;
+		if (param ? !(param->flags & PARAM_SECRET) : !clerk_param_sounds_secret(name, len))
+			clerk_jsonb_add(&rest, name, without_secrets(&pairs[i].value, param ? param->members : NULL));
+	}
+	return rest;
 }
 
 /*
@@ -138,13 +128,10 @@ scrubbed(ClerkJson *json, const ParamLevel *level)
 Datum
 enterprise_connection_without_secrets(PG_FUNCTION_ARGS)
 {
-	Jsonb	   *params = PG_GETARG_JSONB_P(0);
-	const char *fault;
-	ClerkJson  *tree = clerk_json_from_jsonb(params, &fault);
+	JsonbValue	params = clerk_jsonb_value(PG_GETARG_JSONB_P(0));
 
-	if (tree == NULL)
-		PG_RETURN_JSONB_P(params);
-	PG_RETURN_JSONB_P(clerk_json_to_jsonb(scrubbed(tree, &top_level)));
+	params = without_secrets(&params, &clerk_param_top);
+	PG_RETURN_JSONB_P(clerk_jsonb_pack(&params));
 }
 
 /*

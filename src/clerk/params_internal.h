@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * params_internal.h
- *		What the files that read parameters share.
+ *		What the files that read parameters share: the table, and faults.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,16 +9,11 @@
 #define CLERK_PARAMS_INTERNAL_H
 
 #include "clerk/params.h"
-#include "lib/stringinfo.h"
 
-typedef enum ParamType
-{
-	PARAM_TEXT,
-	PARAM_BOOLEAN,
-	PARAM_TEXT_ARRAY,
-	PARAM_OBJECT,
-	PARAM_OBJECT_ARRAY
-} ParamType;
+/*-------------------------------------------------------------------------
+ * params_table.c
+ *-------------------------------------------------------------------------
+ */
 
 /* The value must never show up in a message. */
 #define PARAM_SECRET 1
@@ -30,7 +25,7 @@ typedef struct ParamLevel ParamLevel;
 typedef struct ParamDef
 {
 	const char *name;			/* as on the wire */
-	ParamType	type;
+	ClerkParamType type;
 	int			operations;		/* that take it */
 	int			nullable;		/* that take an explicit null */
 	int			flags;
@@ -45,58 +40,88 @@ struct ParamLevel
 	int			count;
 };
 
-/* No level may have more; checked where slots are allocated. */
-#define MAX_LEVEL_PARAMS 16
-
-extern const ParamLevel top_level;
-extern const ParamLevel custom_attribute_level;
-#define PARAM_LEVELS 6
-extern const ParamLevel *const levels[PARAM_LEVELS];
+/* No level may have more. */
+#define MAX_LEVEL_PARAMS 24
 
 /* Longer than any parameter Clerk has or is likely to get. */
 #define MAX_NAME_LENGTH 127
+
+extern const ParamLevel clerk_param_top;
+
+/* All levels, the top one first; NULL at the end. */
+extern const ParamLevel *const clerk_param_levels[];
+
+/* The type that a parameter must have, and the same in words. */
+extern ClerkJsonType clerk_param_json_type(ClerkParamType type);
+extern const char *clerk_param_wanted(ClerkParamType type);
+
+extern const ParamDef *clerk_param_find(const ParamLevel *level, const char *name);
+
+/* Is it one that extra_params lists? */
+extern bool clerk_param_is_extra(List *extra_params, const ParamLevel *level, const char *name);
+
+/* Does an unknown name sound like something that nobody should see? */
+extern bool clerk_param_sounds_secret(const char *name, size_t len);
+
+/*
+ * A name as it goes over the wire, by the rule of Clerk's SDKs: userID and
+ * user-id are user_id, idpSSOURL is idp_ssourl.  False for a name with other
+ * than ASCII letters, digits and . - _, which no parameter has.  (Unlike the
+ * SDKs we do not take "name?" for "name".)
+ */
+extern bool clerk_param_wire_name(const char *name, size_t len, char wire[MAX_NAME_LENGTH + 1]);
+
+/* The other way: user_id is userId.  palloc'd. */
+extern char *clerk_param_camel_name(const char *wire);
+
+/* One path of extra_params as on the wire, palloc'd; NULL if it is malformed. */
+extern char *clerk_param_extra_path(const char *path);
+
+/* ... which this says, as a sentence ("It ..."). */
+extern const char clerk_param_extra_path_fault[];
+
+/*-------------------------------------------------------------------------
+ * params_fault.c
+ *-------------------------------------------------------------------------
+ */
+
+/* How a caller spells names of more than one word. */
+typedef enum Spelling
+{
+	SPELLING_UNKNOWN,			/* not yet looked for */
+	SPELLING_EITHER,			/* single words, in which there is no difference */
+	SPELLING_CAMEL,
+	SPELLING_SNAKE
+} Spelling;
 
 /* One reading of params, from jsonb to body. */
 typedef struct Reader
 {
 	ClerkOperation operation;
 	List	   *extra_params;
+	Jsonb	   *params;			/* NULL: none */
+	bool		upserts;		/* an update that may name the provider ... */
+	const char *known_provider; /* ... which is this; NULL: not known */
+	Spelling	spelling;		/* of params */
 	ClerkParams *result;
-	MemoryContext result_context;
-	bool		full;			/* MAX_FAULTS reached: stop */
+	bool		full;			/* there are as many faults as are listed: stop */
 } Reader;
 
 /* Where in the parameters we are: a member or an array element of parent. */
 typedef struct Path
 {
 	const struct Path *parent;
-	const char *name;			/* UTF-8; NULL for an array element */
+	const char *name;			/* as it was spelled; NULL for an array element */
+	size_t		len;
 	int			position;
 } Path;
 
-/* A value that was given, and how it was. */
-typedef struct Given
-{
-	const char *spelling;		/* NULL: not given */
-	ClerkJson  *value;
-	bool		named;			/* as a named argument */
-} Given;
+/* For messages, as the caller spelled it. */
+extern char *clerk_param_path(const Path *path);
 
-/* params_table.c */
-extern const char *const wanted[];
-extern const ClerkJsonType json_types[];
-extern const char extra_path_fault[];
-extern const char *wire_name(const char *name, char buffer[MAX_NAME_LENGTH + 1]);
-extern const ParamDef *find_param(const ParamLevel *level, const char *name);
-extern bool is_extra_param(const Reader *reader, const ParamLevel *level, const char *name);
-extern bool sounds_secret(const char *name);
-extern char *read_extra_path(const char *path);
-
-/* params_fault.c */
-extern char *path_text(const Path *path);
-extern void add_fault(Reader *reader, const Path *path, const char *message, const char *hint);
-extern void add_type_fault(Reader *reader, const Path *path, ParamType type, ClerkJson *value);
-extern void add_unknown_fault(Reader *reader, const ParamLevel *level, const Path *path);
-extern void add_twice_fault(Reader *reader, const Path *path, const Given *first, const Given *second);
+/* path: NULL for the whole of the parameters. */
+extern void clerk_param_fault(Reader *reader, const Path *path, const char *message, const char *hint);
+extern void clerk_param_type_fault(Reader *reader, const Path *path, ClerkParamType type, const JsonbValue *value);
+extern void clerk_param_unknown(Reader *reader, const ParamLevel *level, const Path *path);
 
 #endif							/* CLERK_PARAMS_INTERNAL_H */

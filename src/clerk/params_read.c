@@ -1,15 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * params_read.c
- *		jsonb in, request body or a list of faults out.
+ *		Parameters become a request body, or a list of faults.
+ *
+ * The body is built of values that still lie in the jsonb that was given, and
+ * then written as text: that is the only conversion.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "clerk/params_internal.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
+
+/* A value that was given, and how it was. */
+typedef struct Given
+{
+	const JsonbPair *pair;		/* NULL: not given */
+	bool		named;			/* as a named argument */
+} Given;
 
 /* A parameter that only extra_params knows. */
 typedef struct Extra
@@ -24,17 +34,51 @@ typedef struct Members
 	Reader	   *reader;
 	const ParamLevel *level;
 	const Path *path;
-	bool		named;
 	Given		given[MAX_LEVEL_PARAMS];
 	List	   *extras;			/* of Extra * */
 } Members;
 
+/* Where what is read goes; NULL: that is not sent. */
+typedef struct Target
+{
+	JsonbValue *body;			/* what this operation takes */
+	JsonbValue *patch;			/* what a create must send by an update after it */
+} Target;
+
 static void read_object(Reader *reader, const ParamLevel *level, const Path *path,
-						ClerkJson *object, ClerkJson *body, ClerkJson **patch);
-/* Sorting an object's members into the slots of its table */
+						const JsonbValue *object, Target target);
+
+/*-------------------------------------------------------------------------
+ * Sorting an object's members into the slots of its table
+ *-------------------------------------------------------------------------
+ */
+
+static Path
+member_path(const Path *parent, const JsonbPair *pair)
+{
+	Path		path = {.parent = parent,.name = pair->key.val.string.val,.len = pair->key.val.string.len};
+
+	return path;
+}
 
 static void
-collect_extra(Members *members, const Path *path, const Given *given)
+add_twice_fault(Members *members, const Given *first, const Given *second)
+{
+	Path		path = member_path(members->path, first->pair);
+	Path		other = member_path(NULL, second->pair);
+	Path		alone = member_path(NULL, first->pair);
+	char	   *shown = clerk_param_path(&path);
+
+	clerk_param_fault(members->reader, &path,
+					  first->named != second->named ?
+					  psprintf("parameter \"%s\" is given both in params and as an argument", shown) :
+					  psprintf("parameter \"%s\" is given twice, as \"%s\" and as \"%s\"", shown,
+							   clerk_param_path(&alone), clerk_param_path(&other)),
+					  NULL);
+}
+
+static void
+collect_extra(Members *members, const char *name, const Given *given)
 {
 	ListCell   *lc;
 	Extra	   *extra;
@@ -42,210 +86,224 @@ collect_extra(Members *members, const Path *path, const Given *given)
 	foreach(lc, members->extras)
 	{
 		extra = lfirst(lc);
-		if (strcmp(extra->name, path->name) == 0)
+		if (strcmp(extra->name, name) == 0)
 		{
-			add_twice_fault(members->reader, path, &extra->given, given);
+			add_twice_fault(members, &extra->given, given);
 			return;
 		}
 	}
 	extra = palloc(sizeof(Extra));
-	extra->name = pstrdup(path->name);
+	extra->name = pstrdup(name);
 	extra->given = *given;
 	members->extras = lappend(members->extras, extra);
 }
 
-static bool
-collect_member(const char *name, ClerkJson *value, void *arg)
+static void
+collect_member(Members *members, const JsonbPair *pair, bool named)
 {
-	Members    *members = arg;
 	Reader	   *reader = members->reader;
-	char		buffer[MAX_NAME_LENGTH + 1];
-	Path		path = {.parent = members->path, .name = wire_name(name, buffer)};
-	Given		given = {name, value, members->named};
-	const ParamDef *param = find_param(members->level, path.name);
+	Path		path = member_path(members->path, pair);
+	Given		given = {.pair = pair,.named = named};
+	char		wire[MAX_NAME_LENGTH + 1];
+	bool		is_name = clerk_param_wire_name(path.name, path.len, wire);
+	const ParamDef *param = is_name ? clerk_param_find(members->level, wire) : NULL;
 
 	CHECK_FOR_INTERRUPTS();
 	if (param)
 	{
 		Given	   *slot = &members->given[param - members->level->params];
 
-		if (slot->spelling)
-			add_twice_fault(reader, &path, slot, &given);
+		if (slot->pair)
+			add_twice_fault(members, slot, &given);
 		else
 			*slot = given;
 	}
-	else if (is_extra_param(reader, members->level, path.name))
-		collect_extra(members, &path, &given);
+	else if (is_name && clerk_param_is_extra(reader->extra_params, members->level, wire))
+		collect_extra(members, wire, &given);
 	else
-		add_unknown_fault(reader, members->level, &path);
-	return !reader->full;
+		clerk_param_unknown(reader, members->level, &path);
 }
 
-/* Checking one value and giving it to the body */
+/* Returns how many members there are. */
+static int
+collect_members(Members *members, const JsonbValue *object, bool named)
+{
+	int			count;
+	const JsonbPair *pairs = clerk_jsonb_members(object, &count);
+
+	for (int i = 0; i < count && !members->reader->full; i++)
+		collect_member(members, &pairs[i], named);
+	return count;
+}
+
+/*-------------------------------------------------------------------------
+ * Checking one value and giving it to the body
+ *-------------------------------------------------------------------------
+ */
 
 static void
-note_secret(Reader *reader, ClerkJson *value)
+note_secret(Reader *reader, const JsonbValue *value)
 {
-	size_t		len;
-	const char *secret = clerk_json_string(value, &len);
-	MemoryContext caller;
+	char	   *secret;
+	int			len;
 
-	if (secret == NULL || len == 0)
+	if (value->type != jbvString || value->val.string.len == 0)
 		return;
-	caller = MemoryContextSwitchTo(reader->result_context);
-	reader->result->secrets = lappend(reader->result->secrets, pnstrdup(secret, len));
-	MemoryContextSwitchTo(caller);
+	len = value->val.string.len;
+	secret = pnstrdup(value->val.string.val, len);
+	reader->result->secrets = lappend(reader->result->secrets, pg_server_to_any(secret, len, PG_UTF8));
+}
+
+static void
+add_null_fault(Reader *reader, const Path *path)
+{
+	clerk_param_fault(reader, path, psprintf("parameter \"%s\" cannot be null", clerk_param_path(path)), NULL);
 }
 
 /* Every element must be of one type: a string or, with members, an object. */
-static ClerkJson *
-read_array(Reader *reader, const ParamDef *param, const Path *path, ClerkJson *array)
+static JsonbValue
+read_array(Reader *reader, const ParamDef *param, const Path *path, const JsonbValue *array)
 {
-	int			count = clerk_json_length(array);
-	ClerkJson  *copy = NULL;
+	ClerkParamType type = param->type == PARAM_TEXT_ARRAY ? PARAM_TEXT : PARAM_OBJECT;
+	JsonbValue	read = clerk_jsonb_new_array();
+	int			count;
+	const JsonbValue *elements = clerk_jsonb_elements(array, &count);
 
 	if ((param->flags & PARAM_FILLED_ON_UPDATE) && reader->operation == CLERK_OPERATION_UPDATE && count == 0)
-		add_fault(reader, path,
-				  psprintf("parameter \"%s\" cannot be empty in an update", path_text(path)),
-				  "Clerk would ignore it. Leave it out to keep what is there, or name all that shall remain.");
-	if (param->type == PARAM_OBJECT_ARRAY)
-		copy = clerk_json_new_array();
+		clerk_param_fault(reader, path,
+						  psprintf("parameter \"%s\" cannot be empty in an update", clerk_param_path(path)),
+						  "Clerk would ignore it. Leave it out to keep what is there, or name all that shall remain.");
 
 	for (int i = 0; i < count && !reader->full; i++)
 	{
-		Path		element_path = {.parent = path, .position = i};
-		ClerkJson  *element = clerk_json_element(array, i);
-		ClerkJsonType type = clerk_json_type(element);
+		Path		element_path = {.parent = path,.position = i};
+		const JsonbValue *element = &elements[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (type == CLERK_JSON_NULL)
-			add_fault(reader, &element_path,
-					  psprintf("parameter \"%s\" cannot be null", path_text(&element_path)), NULL);
-		else if (param->type == PARAM_TEXT_ARRAY)
+		if (element->type == jbvNull)
+			add_null_fault(reader, &element_path);
+		else if (clerk_jsonb_type(element) != clerk_param_json_type(type))
+			clerk_param_type_fault(reader, &element_path, type, element);
+		else if (type == PARAM_OBJECT)
 		{
-			if (type != CLERK_JSON_STRING)
-				add_type_fault(reader, &element_path, PARAM_TEXT, element);
-		}
-		else if (type != CLERK_JSON_OBJECT)
-			add_type_fault(reader, &element_path, PARAM_OBJECT, element);
-		else
-		{
-			ClerkJson  *body = clerk_json_new_object();
+			JsonbValue	object = clerk_jsonb_new_object();
+			Target		target = {.body = &object};
 
-			read_object(reader, param->members, &element_path, element, body, NULL);
-			clerk_json_append(copy, body);
+			read_object(reader, param->members, &element_path, element, target);
+			clerk_jsonb_append(&read, object);
 		}
 	}
-	return copy ? copy : array;
-}
-
-/* Set a member of an object that is made only when it gets one. */
-static void
-set_lazily(ClerkJson **object, const char *name, ClerkJson *value)
-{
-	if (*object == NULL)
-		*object = clerk_json_new_object();
-	clerk_json_set(*object, name, value);
+	return type == PARAM_OBJECT ? read : *array;
 }
 
 static void
-set_value(const ParamDef *param, ClerkJson *value, ClerkJson *body, ClerkJson **patch)
+read_part(Reader *reader, const ParamDef *param, const Path *path, const JsonbValue *object, Target target)
 {
-	Assert(body || patch);
-	if (body)
-		clerk_json_set(body, param->name, value);
-	else
-		set_lazily(patch, param->name, value);
-}
+	JsonbValue	body = clerk_jsonb_new_object();
+	JsonbValue	patch = clerk_jsonb_new_object();
+	Target		parts = {.body = target.body ? &body : NULL,.patch = &patch};
 
-static void
-read_part(Reader *reader, const ParamDef *param, const Path *path, ClerkJson *object,
-		  ClerkJson *body, ClerkJson **patch)
-{
-	ClerkJson  *part = clerk_json_new_object();
-	ClerkJson  *patch_part = NULL;
-
-	read_object(reader, param->members, path, object, part, &patch_part);
-	if (patch_part)
-		set_value(param, patch_part, NULL, patch);
+	read_object(reader, param->members, path, object, parts);
+	if (patch.val.object.nPairs > 0 || target.body == NULL)
+		clerk_jsonb_add(target.patch, param->name, patch);
 	/* If all that it had goes into the PATCH, nothing is left to say. */
-	if (patch_part == NULL || clerk_json_length(part) > 0)
-		set_value(param, part, body, patch);
+	if (target.body != NULL && (patch.val.object.nPairs == 0 || body.val.object.nPairs > 0))
+		clerk_jsonb_add(target.body, param->name, body);
 }
 
 /*
- * body gets what this operation takes, *patch what a create must send by an
- * update after it.
+ * The provider is settled when the connection is created.  An upsert may name it.
  */
 static void
-read_value(Reader *reader, const ParamDef *param, const Path *path, ClerkJson *value,
-		   ClerkJson *body, ClerkJson **patch)
+read_settled(Reader *reader, const Path *path, const JsonbValue *value)
+{
+	const char *known = reader->known_provider;
+	char	   *given;
+
+	if (!reader->upserts || value->type != jbvString)
+	{
+		clerk_param_fault(reader, path,
+						  psprintf("parameter \"%s\" cannot be changed", clerk_param_path(path)),
+						  "It is settled when the connection is created.");
+		return;
+	}
+	given = pnstrdup(value->val.string.val, value->val.string.len);
+	if (known != NULL && strcmp(given, known) != 0)
+		clerk_param_fault(reader, path,
+						  psprintf("the provider of an enterprise connection cannot be changed from \"%s\" to \"%s\"",
+								   known, given),
+						  "Delete the connection and create it anew; its URLs at the identity provider will be others.");
+}
+
+static void
+read_value(Reader *reader, const ParamDef *param, const Path *path, const JsonbValue *value, Target target)
 {
 	ClerkOperation operation = reader->operation;
+	JsonbValue *to;
 
 	if (!(param->operations & operation))
 	{
 		if (operation == CLERK_OPERATION_UPDATE)
 		{
-			add_fault(reader, path,
-					  psprintf("parameter \"%s\" cannot be changed", path_text(path)),
-					  "It is settled when the connection is created.");
+			read_settled(reader, path, value);
 			return;
 		}
 		operation = CLERK_OPERATION_UPDATE;
-		body = NULL;
+		target.body = NULL;
 	}
+	to = target.body ? target.body : target.patch;
+	Assert(to != NULL);
 
-	if (clerk_json_type(value) == CLERK_JSON_NULL)
+	if (value->type == jbvNull)
 	{
 		if (param->nullable & operation)
-			set_value(param, NULL, body, patch);
+			clerk_jsonb_add(to, param->name, *value);
 		else
-			add_fault(reader, path,
-					  psprintf("parameter \"%s\" cannot be null", path_text(path)), NULL);
+			add_null_fault(reader, path);
 	}
-	else if (clerk_json_type(value) != json_types[param->type])
-		add_type_fault(reader, path, param->type, value);
+	else if (clerk_jsonb_type(value) != clerk_param_json_type(param->type))
+		clerk_param_type_fault(reader, path, param->type, value);
 	else if (param->type == PARAM_OBJECT)
-		read_part(reader, param, path, value, body, patch);
+		read_part(reader, param, path, value, target);
 	else if (param->type == PARAM_TEXT_ARRAY || param->type == PARAM_OBJECT_ARRAY)
-		set_value(param, read_array(reader, param, path, value), body, patch);
+		clerk_jsonb_add(to, param->name, read_array(reader, param, path, value));
 	else
 	{
 		if (param->flags & PARAM_SECRET)
 			note_secret(reader, value);
-		set_value(param, value, body, patch);
+		clerk_jsonb_add(to, param->name, *value);
 	}
 }
 
 static void
-read_members(Members *members, ClerkJson *body, ClerkJson **patch)
+read_members(Members *members, Target target)
 {
-	const ParamLevel *level = members->level;
 	ListCell   *lc;
 
-	for (int i = 0; i < level->count && !members->reader->full; i++)
+	for (int i = 0; i < members->level->count && !members->reader->full; i++)
 	{
-		Path		path = {.parent = members->path, .name = level->params[i].name};
+		const JsonbPair *pair = members->given[i].pair;
+		Path		path;
 
-		if (members->given[i].spelling)
-			read_value(members->reader, &level->params[i], &path,
-					   members->given[i].value, body, patch);
+		if (pair == NULL)
+			continue;
+		path = member_path(members->path, pair);
+		read_value(members->reader, &members->level->params[i], &path, &pair->value, target);
 	}
 	foreach(lc, members->extras)
 	{
 		Extra	   *extra = lfirst(lc);
+		const JsonbValue *value = &extra->given.pair->value;
 
-		if (sounds_secret(extra->name))
-			note_secret(members->reader, extra->given.value);
-		clerk_json_set(body, extra->name, extra->given.value);
+		if (clerk_param_sounds_secret(extra->name, strlen(extra->name)))
+			note_secret(members->reader, value);
+		clerk_jsonb_add(target.body ? target.body : target.patch, extra->name, *value);
 	}
 }
 
 static void
 start_members(Members *members, Reader *reader, const ParamLevel *level, const Path *path)
 {
-	Assert(level->count <= MAX_LEVEL_PARAMS);
 	memset(members, 0, sizeof(Members));
 	members->reader = reader;
 	members->level = level;
@@ -253,22 +311,30 @@ start_members(Members *members, Reader *reader, const ParamLevel *level, const P
 }
 
 static void
-read_object(Reader *reader, const ParamLevel *level, const Path *path,
-			ClerkJson *object, ClerkJson *body, ClerkJson **patch)
+read_object(Reader *reader, const ParamLevel *level, const Path *path, const JsonbValue *object, Target target)
 {
 	Members		members;
 
 	start_members(&members, reader, level, path);
-	clerk_json_each(object, collect_member, &members);
-	read_members(&members, body, patch);
+	(void) collect_members(&members, object, false);
+	read_members(&members, target);
 }
 
-/* The top level */
+/*-------------------------------------------------------------------------
+ * The top level
+ *-------------------------------------------------------------------------
+ */
 
 static Given *
 top_slot(Members *members, const char *name)
 {
-	return &members->given[find_param(&top_level, name) - top_level.params];
+	return &members->given[clerk_param_find(&clerk_param_top, name) - clerk_param_top.params];
+}
+
+static bool
+is_object(const Given *given)
+{
+	return given->pair != NULL && clerk_jsonb_type(&given->pair->value) == CLERK_JSON_OBJECT;
 }
 
 /*
@@ -279,119 +345,225 @@ static void
 infer_provider(Members *members)
 {
 	Given	   *provider = top_slot(members, "provider");
-	bool		oidc = clerk_json_type(top_slot(members, "oidc")->value) == CLERK_JSON_OBJECT;
-	bool		saml = clerk_json_type(top_slot(members, "saml")->value) == CLERK_JSON_OBJECT;
-	const char *inferred = oidc ? "oidc_custom" : "saml_custom";
+	bool		oidc = is_object(top_slot(members, "oidc"));
+	bool		saml = is_object(top_slot(members, "saml"));
+	JsonbPair  *pair;
 
-	if (provider->spelling || oidc == saml)
+	if (provider->pair || oidc == saml)
 		return;
-	provider->spelling = "provider";
-	provider->value = clerk_json_new_string(inferred, strlen(inferred));
+	pair = palloc0(sizeof(*pair));
+	pair->key = clerk_jsonb_new_string("provider");
+	pair->value = clerk_jsonb_new_string(oidc ? "oidc_custom" : "saml_custom");
+	provider->pair = pair;
+	members->reader->result->inferred = true;
 }
 
-static ClerkJson *
-open_params(Reader *reader, Jsonb *params)
+/*
+ * False, and a fault, if they are no object, or cannot be written.
+ */
+static bool
+check_params(Reader *reader, const JsonbValue *params)
 {
-	const char *fault;
+	const char *fault = clerk_jsonb_fault(params);
 	const char *hint = NULL;
-	ClerkJson  *json = clerk_json_from_jsonb(params, &fault);
 
 	if (fault)
-		add_fault(reader, NULL, psprintf("params %s", fault), NULL);
-	else if (clerk_json_type(json) != CLERK_JSON_OBJECT)
+		clerk_param_fault(reader, NULL, psprintf("params %s", fault), NULL);
+	else if (clerk_jsonb_type(params) != CLERK_JSON_OBJECT)
 	{
-		const char *string = clerk_json_string(json, NULL);
-
-		if (string && *string == '{')
+		if (params->type == jbvString && params->val.string.len > 0 && *params->val.string.val == '{')
 			hint = "It seems to have been encoded as JSON twice.";
-		add_fault(reader, NULL,
-				  psprintf("params must be a JSON object, not %s", clerk_json_type_name(json)),
-				  hint);
+		clerk_param_fault(reader, NULL,
+						  psprintf("params must be a JSON object, not %s", clerk_jsonb_type_name(params)),
+						  hint);
 	}
-	return json;
+	return reader->result->faults == NIL;
+}
+
+/*
+ * The same of each named argument, which can be a whole document.
+ */
+static bool
+check_named(Reader *reader, const JsonbValue *named)
+{
+	int			count;
+	const JsonbPair *pairs = clerk_jsonb_members(named, &count);
+
+	for (int i = 0; i < count; i++)
+	{
+		const char *fault = clerk_jsonb_fault(&pairs[i].value);
+		Path		path = member_path(NULL, &pairs[i]);
+
+		if (fault)
+			clerk_param_fault(reader, &path, psprintf("parameter \"%s\" %s", clerk_param_path(&path), fault), NULL);
+	}
+	return reader->result->faults == NIL;
 }
 
 static ClerkBody *
-make_body(Reader *reader, ClerkJson *json)
+make_body(Reader *reader, JsonbValue document)
 {
-	MemoryContext caller = MemoryContextSwitchTo(reader->result_context);
-	ClerkBody  *body = palloc(sizeof(ClerkBody));
+	ClerkBody  *body;
 
-	body->text = clerk_json_to_text(json, &body->len);
-	MemoryContextSwitchTo(caller);
-	if (body->len > CLERK_MAX_BODY)
-	{
-		add_fault(reader, NULL,
-				  psprintf("the request body has %zu bytes, but must not have more than %d",
-						   body->len, CLERK_MAX_BODY), NULL);
-		pfree(body->text);
-		pfree(body);
+	if (document.val.object.nPairs == 0 && reader->operation == CLERK_OPERATION_UPDATE)
 		return NULL;
-	}
+	body = palloc(sizeof(ClerkBody));
+	body->document = document;
+	body->text = clerk_jsonb_write(&document, &body->len);
+	if (body->len > CLERK_MAX_BODY)
+		clerk_param_fault(reader, NULL,
+						  psprintf("the request body has %zu bytes, but must not have more than %d",
+								   body->len, CLERK_MAX_BODY), NULL);
 	return body;
 }
 
 static void
-read_top(Reader *reader, Jsonb *params, Jsonb *named)
+read_top(Reader *reader, const JsonbValue *named)
 {
 	ClerkParams *result = reader->result;
-	ClerkJson  *body = clerk_json_new_object();
-	ClerkJson  *patch = NULL;
-	ClerkJson  *of_params = params ? open_params(reader, params) : NULL;
-	ClerkJson  *of_named = named ? open_params(reader, named) : NULL;
+	JsonbValue	body = clerk_jsonb_new_object();
+	JsonbValue	patch = clerk_jsonb_new_object();
+	Target		target = {.body = &body,.patch = &patch};
+	JsonbValue	params;
+	int			count = 0;
 	Members		members;
 
-	if (result->faults == NIL &&
-		clerk_json_length(of_params) + clerk_json_length(of_named) == 0)
-		add_fault(reader, NULL, "no parameters were given",
-				  "Give at least one, such as {\"name\": \"Acme\"}.");
-
-	start_members(&members, reader, &top_level, NULL);
-	clerk_json_each(of_params, collect_member, &members);
-	members.named = true;
-	clerk_json_each(of_named, collect_member, &members);
+	start_members(&members, reader, &clerk_param_top, NULL);
+	if (reader->params)
+	{
+		params = clerk_jsonb_value(reader->params);
+		if (check_params(reader, &params))
+			count += collect_members(&members, &params, false);
+	}
+	if (named && check_named(reader, named))
+		count += collect_members(&members, named, true);
+	if (result->faults == NIL && count == 0)
+		clerk_param_fault(reader, NULL, "no parameters were given",
+						  "Give at least one, such as {\"name\": \"Acme\"}.");
 	if (reader->operation == CLERK_OPERATION_CREATE)
 		infer_provider(&members);
-	read_members(&members, body, &patch);
+	read_members(&members, target);
 
 	if (result->faults != NIL)
 		return;
 	result->body = make_body(reader, body);
-	if (patch)
+	if (patch.val.object.nPairs > 0)
 		result->patch = make_body(reader, patch);
 	if (result->faults != NIL)
 		result->body = result->patch = NULL;
 }
 
 ClerkParams *
-clerk_params_read(Jsonb *params, Jsonb *named, ClerkOperation operation, List *extra_params)
+clerk_params_read(Jsonb *params, const JsonbValue *named, ClerkOperation operation, List *extra_params)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext work = AllocSetContextCreate(caller, "clerk params", ALLOCSET_DEFAULT_SIZES);
-	ClerkParams *result = palloc0(sizeof(ClerkParams));
 	Reader		reader = {
 		.operation = operation,
 		.extra_params = extra_params,
-		.result = result,
-		.result_context = caller,
+		.params = params,
+		.result = palloc0(sizeof(ClerkParams)),
 	};
 
-	MemoryContextSwitchTo(work);
-	read_top(&reader, params, named);
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(work);
-	return result;
+	read_top(&reader, named);
+	return reader.result;
+}
+
+ClerkParams *
+clerk_params_read_upsert(Jsonb *params, const char *provider, List *extra_params)
+{
+	Reader		reader = {
+		.operation = CLERK_OPERATION_UPDATE,
+		.extra_params = extra_params,
+		.params = params,
+		.upserts = true,
+		.known_provider = provider,
+		.result = palloc0(sizeof(ClerkParams)),
+	};
+
+	read_top(&reader, NULL);
+	return reader.result;
 }
 
 Jsonb *
-clerk_params_body_jsonb(const ClerkBody *body)
+clerk_params_given(const ClerkParams *params)
 {
-	const char *fault;
-	Jsonb	   *jsonb = clerk_json_text_to_jsonb(body->text, body->len, &fault);
+	JsonbValue	body = params->body->document;
+	JsonbValue	given = clerk_jsonb_new_object();
+	Jsonb	   *packed;
 
-	if (jsonb == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("the request body %s", fault)));
-	return jsonb;
+	for (int i = 0; i < body.val.object.nPairs; i++)
+	{
+		const JsonbPair *pair = &body.val.object.pairs[i];
+		char	   *name = pnstrdup(pair->key.val.string.val, pair->key.val.string.len);
+
+		if (!params->inferred || strcmp(name, "provider") != 0)
+			clerk_jsonb_add(&given, name, pair->value);
+	}
+	packed = clerk_jsonb_pack(&given);
+	return params->patch ? clerk_jsonb_merge(packed, clerk_jsonb_pack(&params->patch->document)) : packed;
+}
+
+/*-------------------------------------------------------------------------
+ * Looking one up
+ *-------------------------------------------------------------------------
+ */
+
+static ClerkParamInfo *
+param_info(const char *path, const ParamDef *param)
+{
+	ClerkParamInfo *info = palloc0(sizeof(*info));
+
+	info->path = pstrdup(path);
+	if (param == NULL)
+		return info;
+	info->known = true;
+	info->type = clerk_param_json_type(param->type);
+	info->of_strings = param->type == PARAM_TEXT_ARRAY;
+	info->wanted = clerk_param_wanted(param->type);
+	info->null_on_create = (param->nullable & CLERK_OPERATION_CREATE) != 0;
+	info->null_on_update = (param->nullable & CLERK_OPERATION_UPDATE) != 0;
+	return info;
+}
+
+ClerkParamInfo *
+clerk_params_find(const char *given, List *extra_params, ClerkFault **fault)
+{
+	ClerkParams result = {0};
+	Reader		reader = {
+		.operation = CLERK_OPERATION_CREATE,
+		.extra_params = extra_params,
+		.result = &result,
+	};
+	const ParamLevel *level = &clerk_param_top;
+	Path	   *path = NULL;
+
+	while (result.faults == NIL)
+	{
+		Path	   *here = palloc0(sizeof(*here));
+		const ParamDef *param = NULL;
+		char		wire[MAX_NAME_LENGTH + 1];
+		bool		last;
+
+		here->parent = path;
+		here->name = given;
+		here->len = strcspn(given, ".");
+		path = here;
+		last = given[path->len] == '\0';
+		given += path->len + !last;
+		if (clerk_param_wire_name(path->name, path->len, wire))
+			param = clerk_param_find(level, wire);
+		else
+			*wire = '\0';
+		if (last && (param != NULL || clerk_param_is_extra(extra_params, level, wire)))
+			return param_info(psprintf("%s%s%s", level->path, *level->path ? "." : "", wire), param);
+		if (param == NULL)
+			clerk_param_unknown(&reader, level, path);
+		else if (param->type != PARAM_OBJECT)
+			clerk_param_fault(&reader, path,
+							  psprintf("parameter \"%s\" is %s and has no members of its own",
+									   clerk_param_path(path), clerk_param_wanted(param->type)), NULL);
+		else
+			level = param->members;
+	}
+	*fault = linitial(result.faults);
+	return NULL;
 }

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * params_table.c
- *		The parameters of an enterprise connection: one table of them all.
+ *		The table of all parameters of an enterprise connection, and how they
+ *		are spelled.
  *
  * What a parameter is called, where it belongs, what type it has and which
- * operation takes it stands in the tables below and nowhere else.  Required
+ * operation takes it stands in the table below and nowhere else.  Required
  * parameters, enumerations and the contents of strings are for Clerk to
  * judge, so that its new providers need no new release of this.
  *
@@ -13,9 +14,13 @@
 #include "postgres.h"
 
 #include "clerk/params_internal.h"
+#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-/* The tables */
+/*-------------------------------------------------------------------------
+ * The table
+ *-------------------------------------------------------------------------
+ */
 
 #define C CLERK_OPERATION_CREATE
 #define U CLERK_OPERATION_UPDATE
@@ -29,7 +34,7 @@ static const ParamDef custom_attribute_params[] = {
 	{"directory_path", PARAM_TEXT, CU, 0, 0, NULL},
 	{"multi_valued", PARAM_BOOLEAN, CU, 0, 0, NULL},
 };
-const ParamLevel custom_attribute_level = {
+static const ParamLevel custom_attribute_level = {
 	"custom_attributes", custom_attribute_params, lengthof(custom_attribute_params)
 };
 
@@ -82,22 +87,27 @@ static const ParamLevel saml_level = {
 	"saml", saml_params, lengthof(saml_params)
 };
 
+/*
+ * create_enterprise_connection() has these as named arguments, in this order.
+ * Its signature does not change: a parameter that is added here comes after
+ * them, and is given in params.
+ */
 static const ParamDef top_params[] = {
 	{"name", PARAM_TEXT, CU, U, 0, NULL},
 	{"provider", PARAM_TEXT, C, 0, 0, NULL},
 	{"domains", PARAM_TEXT_ARRAY, CU, U, PARAM_FILLED_ON_UPDATE, NULL},
 	{"organization_id", PARAM_TEXT, CU, CU, 0, NULL},
 	{"active", PARAM_BOOLEAN, CU, CU, 0, NULL},
+	{"saml", PARAM_OBJECT, CU, CU, 0, &saml_level},
+	{"oidc", PARAM_OBJECT, CU, CU, 0, &oidc_level},
 	{"sync_user_attributes", PARAM_BOOLEAN, U, U, 0, NULL},
 	{"disable_additional_identifications", PARAM_BOOLEAN, U, U, 0, NULL},
 	{"allow_organization_account_linking", PARAM_BOOLEAN, CU, CU, 0, NULL},
 	{"authenticatable", PARAM_BOOLEAN, CU, CU, 0, NULL},
 	{"disable_jit_provisioning", PARAM_BOOLEAN, CU, CU, 0, NULL},
 	{"custom_attributes", PARAM_OBJECT_ARRAY, CU, U, 0, &custom_attribute_level},
-	{"oidc", PARAM_OBJECT, CU, CU, 0, &oidc_level},
-	{"saml", PARAM_OBJECT, CU, CU, 0, &saml_level},
 };
-const ParamLevel top_level = {
+const ParamLevel clerk_param_top = {
 	"", top_params, lengthof(top_params)
 };
 
@@ -105,69 +115,49 @@ const ParamLevel top_level = {
 #undef U
 #undef CU
 
-const ParamLevel *const levels[PARAM_LEVELS] = {
-	&top_level, &custom_attribute_level, &oidc_level, &saml_level,
-	&attribute_mapping_level, &login_hint_level,
+const ParamLevel *const clerk_param_levels[] = {
+	&clerk_param_top, &custom_attribute_level, &oidc_level, &saml_level,
+	&attribute_mapping_level, &login_hint_level, NULL
 };
 
-const char *const wanted[] = {
-	[PARAM_TEXT] = "a string",
-	[PARAM_BOOLEAN] = "a boolean",
-	[PARAM_TEXT_ARRAY] = "an array of strings",
-	[PARAM_OBJECT] = "an object",
-	[PARAM_OBJECT_ARRAY] = "an array of objects",
-};
+StaticAssertDecl(lengthof(top_params) <= MAX_LEVEL_PARAMS && lengthof(saml_params) <= MAX_LEVEL_PARAMS &&
+				 lengthof(oidc_params) <= MAX_LEVEL_PARAMS && lengthof(custom_attribute_params) <= MAX_LEVEL_PARAMS,
+				 "a level of parameters has too many");
 
-const ClerkJsonType json_types[] = {
-	[PARAM_TEXT] = CLERK_JSON_STRING,
-	[PARAM_BOOLEAN] = CLERK_JSON_BOOLEAN,
-	[PARAM_TEXT_ARRAY] = CLERK_JSON_ARRAY,
-	[PARAM_OBJECT] = CLERK_JSON_OBJECT,
-	[PARAM_OBJECT_ARRAY] = CLERK_JSON_ARRAY,
-};
-
-/* Spelling */
-
-/*
- * A member's name as it goes over the wire, by the rule of Clerk's SDKs:
- * userID and user-id are user_id, idpSSOURL is idp_ssourl.  Names with other
- * than ASCII letters, digits and . - _ stand for themselves: unlike the SDKs
- * we do not take "name?" for "name".
- */
-const char *
-wire_name(const char *name, char buffer[MAX_NAME_LENGTH + 1])
+static const struct
 {
-	size_t		n = 0;
-	bool		separate = false;
+	ClerkJsonType json;
+	const char *wanted;
+}			types[] =
+{
+	[PARAM_TEXT] = {CLERK_JSON_STRING, "a string"},
+	[PARAM_BOOLEAN] = {CLERK_JSON_BOOLEAN, "a boolean"},
+	[PARAM_TEXT_ARRAY] = {CLERK_JSON_ARRAY, "an array of strings"},
+	[PARAM_OBJECT] = {CLERK_JSON_OBJECT, "an object"},
+	[PARAM_OBJECT_ARRAY] = {CLERK_JSON_ARRAY, "an array of objects"},
+};
 
-	for (const char *p = name; *p; p++)
-	{
-		char		before = p > name ? p[-1] : '\0';
-		bool		upper = *p >= 'A' && *p <= 'Z';
-		bool		before_upper = before >= 'A' && before <= 'Z';
+ClerkJsonType
+clerk_param_json_type(ClerkParamType type)
+{
+	return types[type].json;
+}
 
-		if (*p == '_' || *p == '-' || *p == '.')
-		{
-			separate = true;
-			continue;
-		}
-		if (!upper && !(*p >= 'a' && *p <= 'z') && !(*p >= '0' && *p <= '9'))
-			return name;
-		if (upper && before && (!before_upper || (p[1] >= 'a' && p[1] <= 'z')))
-			separate = true;
-		if (n + 2 > MAX_NAME_LENGTH)
-			return name;
-		if (separate && n > 0)
-			buffer[n++] = '_';
-		separate = false;
-		buffer[n++] = upper ? pg_ascii_tolower((unsigned char) *p) : *p;
-	}
-	buffer[n] = '\0';
-	return n > 0 ? buffer : name;
+const char *
+clerk_param_wanted(ClerkParamType type)
+{
+	return types[type].wanted;
+}
+
+const char *
+clerk_params_named(int n, ClerkParamType *type)
+{
+	*type = top_params[n].type;
+	return top_params[n].name;
 }
 
 const ParamDef *
-find_param(const ParamLevel *level, const char *name)
+clerk_param_find(const ParamLevel *level, const char *name)
 {
 	for (int i = 0; i < level->count; i++)
 		if (strcmp(level->params[i].name, name) == 0)
@@ -191,11 +181,11 @@ is_path(const char *path, const ParamLevel *level, const char *name)
 }
 
 bool
-is_extra_param(const Reader *reader, const ParamLevel *level, const char *name)
+clerk_param_is_extra(List *extra_params, const ParamLevel *level, const char *name)
 {
 	ListCell   *lc;
 
-	foreach(lc, reader->extra_params)
+	foreach(lc, extra_params)
 	{
 		if (is_path(lfirst(lc), level, name))
 			return true;
@@ -203,114 +193,119 @@ is_extra_param(const Reader *reader, const ParamLevel *level, const char *name)
 	return false;
 }
 
-/* Does an unknown name sound like something that nobody should see? */
 bool
-sounds_secret(const char *name)
+clerk_param_sounds_secret(const char *name, size_t len)
 {
-	return strstr(name, "secret") || strstr(name, "password") || strstr(name, "private");
+	static const char *const sounds[] = {"secret", "password", "private"};
+
+	for (size_t i = 0; i < lengthof(sounds); i++)
+		if (memmem(name, len, sounds[i], strlen(sounds[i])) != NULL)
+			return true;
+	return false;
 }
 
-/* Looking one up */
+/*-------------------------------------------------------------------------
+ * Spelling
+ *-------------------------------------------------------------------------
+ */
 
-static ClerkParamInfo *
-param_info(const char *path, const ParamDef *param)
+static bool
+is_upper(char c)
 {
-	ClerkParamInfo *info = palloc0(sizeof(*info));
-
-	info->path = pstrdup(path);
-	if (param == NULL)
-		return info;
-	info->known = true;
-	info->type = json_types[param->type];
-	info->of_strings = param->type == PARAM_TEXT_ARRAY;
-	info->wanted = wanted[param->type];
-	info->null_on_create = (param->nullable & CLERK_OPERATION_CREATE) != 0;
-	info->null_on_update = (param->nullable & CLERK_OPERATION_UPDATE) != 0;
-	return info;
+	return c >= 'A' && c <= 'Z';
 }
 
-ClerkParamInfo *
-clerk_params_find(const char *given, List *extra_params, ClerkFault **fault)
+static bool
+is_lower(char c)
 {
-	ClerkParams result = {0};
-	Reader		reader = {
-		.operation = CLERK_OPERATION_CREATE,
-		.extra_params = extra_params,
-		.result = &result,
-		.result_context = CurrentMemoryContext,
-	};
-	const ParamLevel *level = &top_level;
-	Path	   *path = NULL;
-	char	   *next = pstrdup(pg_server_to_any(given, (int) strlen(given), PG_UTF8));
+	return c >= 'a' && c <= 'z';
+}
 
-	while (result.faults == NIL)
+bool
+clerk_param_wire_name(const char *name, size_t len, char wire[MAX_NAME_LENGTH + 1])
+{
+	size_t		n = 0;
+	bool		separate = false;
+
+	for (size_t i = 0; i < len; i++)
 	{
-		char	   *name = strsep(&next, ".");
-		Path	   *here = palloc0(sizeof(*here));
-		const ParamDef *param;
+		char		c = name[i];
+		char		before = i > 0 ? name[i - 1] : '\0';
+		char		after = i + 1 < len ? name[i + 1] : '\0';
 
-		here->parent = path;
-		here->name = wire_name(name, palloc(MAX_NAME_LENGTH + 1));
-		path = here;
-		param = find_param(level, path->name);
-		if (next == NULL && (param != NULL || is_extra_param(&reader, level, path->name)))
-			return param_info(psprintf("%s%s%s", level->path, *level->path ? "." : "", path->name),
-							  param);
-		if (param == NULL)
-			add_unknown_fault(&reader, level, path);
-		else if (param->type != PARAM_OBJECT)
-			add_fault(&reader, path,
-					  psprintf("parameter \"%s\" is %s and has no members of its own",
-							   path_text(path), wanted[param->type]), NULL);
-		else
-			level = param->members;
+		if (c == '_' || c == '-' || c == '.')
+		{
+			separate = true;
+			continue;
+		}
+		if (!is_upper(c) && !is_lower(c) && !(c >= '0' && c <= '9'))
+			return false;
+		if (is_upper(c) && before && (!is_upper(before) || is_lower(after)))
+			separate = true;
+		if (n + 2 > MAX_NAME_LENGTH)
+			return false;
+		if (separate && n > 0)
+			wire[n++] = '_';
+		separate = false;
+		wire[n++] = is_upper(c) ? pg_ascii_tolower((unsigned char) c) : c;
 	}
-	*fault = linitial(result.faults);
-	return NULL;
+	wire[n] = '\0';
+	return n > 0;
 }
 
-/* extra_params */
+char *
+clerk_param_camel_name(const char *wire)
+{
+	StringInfoData camel;
+
+	initStringInfo(&camel);
+	for (const char *p = wire; *p; p++)
+	{
+		if (*p != '_')
+			appendStringInfoChar(&camel, p > wire && p[-1] == '_' ? pg_ascii_toupper((unsigned char) *p) : *p);
+	}
+	return camel.data;
+}
+
+/*-------------------------------------------------------------------------
+ * extra_params
+ *-------------------------------------------------------------------------
+ */
 
 /*
- * Read one path of extra_params: names in any spelling, separated by points,
- * all but the last one known.  Returns it as on the wire, or NULL.
+ * Names in any spelling, separated by points, all but the last one known.
  */
 char *
-read_extra_path(const char *path)
+clerk_param_extra_path(const char *path)
 {
 	StringInfoData out;
-	const char *name = path;
+	const char *last;
 
 	initStringInfo(&out);
 	for (;;)
 	{
-		size_t		len = strcspn(name, ".");
-		char	   *part = pnstrdup(name, len);
-		char		buffer[MAX_NAME_LENGTH + 1];
+		size_t		len = strcspn(path, ".");
+		char		wire[MAX_NAME_LENGTH + 1];
 
-		/* Left as it is: it has characters that no name has. */
-		if (wire_name(part, buffer) != buffer)
+		if (!clerk_param_wire_name(path, len, wire))
 			return NULL;
 		if (out.len > 0)
 			appendStringInfoChar(&out, '.');
-		appendStringInfoString(&out, buffer);
-		if (name[len] == '\0')
+		appendStringInfoString(&out, wire);
+		if (path[len] == '\0')
 			break;
-		name += len + 1;
+		path += len + 1;
 	}
 
 	/* There must be a level where it can turn up. */
-	for (size_t i = 0; i < PARAM_LEVELS; i++)
-	{
-		const char *last = strrchr(out.data, '.');
-
-		if (is_path(out.data, levels[i], last ? last + 1 : out.data))
+	last = strrchr(out.data, '.');
+	for (int i = 0; clerk_param_levels[i] != NULL; i++)
+		if (is_path(out.data, clerk_param_levels[i], last ? last + 1 : out.data))
 			return out.data;
-	}
 	return NULL;
 }
 
-const char extra_path_fault[] =
+const char	clerk_param_extra_path_fault[] =
 	"It must list names of parameters, such as \"foo\" or \"saml.foo\"; "
 	"before the point stands custom_attributes, oidc, saml, saml.attribute_mapping or saml.login_hint.";
 
@@ -338,10 +333,10 @@ clerk_params_parse_extra(const char *value, List **paths, const char **fault)
 		len = strlen(item);
 		while (len > 0 && isspace((unsigned char) item[len - 1]))
 			item[--len] = '\0';
-		path = read_extra_path(item);
+		path = clerk_param_extra_path(item);
 		if (path == NULL || (next && *next == '\0'))
 		{
-			*fault = extra_path_fault;
+			*fault = clerk_param_extra_path_fault;
 			return false;
 		}
 		*paths = lappend(*paths, path);

@@ -152,8 +152,18 @@ add_error(const ClerkReportSubject *subject, ClerkReport *report, ClerkJson *err
 }
 
 /*
+ * Without secrets; for clerk_json_to_jsonb().
+ */
+static char *
+without_secrets(const char *utf8, void *subject)
+{
+	return clerk_text_take_out(utf8, ((const ClerkReportSubject *) subject)->secrets);
+}
+
+/*
  * Read an error answer.  Returns its first message, or NULL if it is not in
- * the shape of Clerk's errors.
+ * the shape of Clerk's errors.  The array of errors is kept as it came, but for
+ * the secrets, if it is not huge.
  */
 static const char *
 read_errors(const ClerkReportSubject *subject, ClerkReport *report,
@@ -163,6 +173,7 @@ read_errors(const ClerkReportSubject *subject, ClerkReport *report,
 	const char *fault;
 	ClerkJson  *json;
 	ClerkJson  *errors;
+	int			n;
 
 	if (request->answer_len == 0)
 		return NULL;
@@ -170,49 +181,18 @@ read_errors(const ClerkReportSubject *subject, ClerkReport *report,
 	if (json == NULL)
 		return NULL;
 	report->trace_id = trace_id(subject, clerk_json_get_string(json, "clerk_trace_id"));
-	if (clerk_json_get(json, "errors", &errors) && clerk_json_type(errors) == CLERK_JSON_ARRAY)
-	{
-		int			n = clerk_json_length(errors);
-
-		for (int i = 0; i < Min(n, MAX_ERRORS_SHOWN); i++)
-			add_error(subject, report, clerk_json_element(errors, i), detail, &first);
-		if (n > MAX_ERRORS_SHOWN)
-			appendStringInfo(detail, "\nand %d more", n - MAX_ERRORS_SHOWN);
-	}
-	else
-		first = member_text(subject, json, "error");
+	if (!clerk_json_get(json, "errors", &errors))
+		return member_text(subject, json, "error");
+	if (request->answer_len <= MAX_ERRORS_KEPT)
+		report->errors = clerk_json_to_jsonb(errors, without_secrets, unconstify(ClerkReportSubject *, subject));
+	if (clerk_json_type(errors) != CLERK_JSON_ARRAY)
+		return member_text(subject, json, "error");
+	n = clerk_json_length(errors);
+	for (int i = 0; i < Min(n, MAX_ERRORS_SHOWN); i++)
+		add_error(subject, report, clerk_json_element(errors, i), detail, &first);
+	if (n > MAX_ERRORS_SHOWN)
+		appendStringInfo(detail, "\nand %d more", n - MAX_ERRORS_SHOWN);
 	return first;
-}
-
-/*
- * Clerk's array of errors as it came, but for the secrets; NULL if there is
- * none, or a huge one.
- */
-static Jsonb *
-copy_errors(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
-{
-	const char *fault;
-	ClerkJson  *json;
-	ClerkJson  *errors;
-	List	   *quoted_secrets = NIL;
-	ListCell   *lc;
-	char	   *text;
-	size_t		len;
-
-	if (request->answer_len == 0 || request->answer_len > MAX_ERRORS_KEPT ||
-		(json = clerk_json_parse(request->answer, request->answer_len, &fault)) == NULL ||
-		!clerk_json_get(json, "errors", &errors))
-		return NULL;
-	text = clerk_json_to_text(errors, &len);
-	foreach(lc, subject->secrets)
-	{
-		char	   *quoted = clerk_json_to_text(clerk_json_new_string(lfirst(lc), strlen(lfirst(lc))), &len);
-
-		/* As it is written inside a JSON string: without the quotes. */
-		quoted_secrets = lappend(quoted_secrets, pnstrdup(quoted + 1, len - 2));
-	}
-	text = clerk_text_take_out(text, quoted_secrets);
-	return clerk_json_text_to_jsonb(text, strlen(text), &fault);
 }
 
 /*
@@ -360,7 +340,6 @@ report_status(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 	add_trace_id(subject, report, request, &detail);
 	report->detail = detail.len > 0 ? detail.data : NULL;
 	report->of_clerk = text != NULL;
-	report->errors = copy_errors(subject, request);
 	report->retry = retry_for_status(subject, report, text != NULL);
 
 	if (report->retry == CLERK_RETRY_IN_DOUBT)
@@ -552,34 +531,20 @@ clerk_report_is_gone(const ClerkReport *report)
 	return report->status == 404 && report->of_clerk;
 }
 
-static void
-set_string(ClerkJson *object, const char *name, const char *value)
-{
-	char	   *utf8;
-
-	if (value == NULL)
-	{
-		clerk_json_set(object, name, NULL);
-		return;
-	}
-	utf8 = pg_server_to_any(value, (int) strlen(value), PG_UTF8);
-	clerk_json_set(object, name, clerk_json_new_string(utf8, strlen(utf8)));
-}
-
 Jsonb *
 clerk_report_to_jsonb(const ClerkReport *report)
 {
-	ClerkJson  *object = clerk_json_new_object();
-	const char *fault = NULL;
+	JsonbValue	object = clerk_jsonb_new_object();
+	JsonbValue	null = clerk_jsonb_new_string(NULL);
 
-	set_string(object, "sqlstate", unpack_sql_state(report->sqlerrcode));
-	set_string(object, "message", report->message);
-	set_string(object, "detail", report->detail);
-	set_string(object, "hint", report->hint);
-	clerk_json_set(object, "status", report->status ? clerk_json_new_integer(report->status) : NULL);
-	set_string(object, "trace_id", report->trace_id);
-	clerk_json_set(object, "errors", report->errors ? clerk_json_from_jsonb(report->errors, &fault) : NULL);
-	return clerk_json_to_jsonb(object);
+	clerk_jsonb_add(&object, "sqlstate", clerk_jsonb_new_string(unpack_sql_state(report->sqlerrcode)));
+	clerk_jsonb_add(&object, "message", clerk_jsonb_new_string(report->message));
+	clerk_jsonb_add(&object, "detail", clerk_jsonb_new_string(report->detail));
+	clerk_jsonb_add(&object, "hint", clerk_jsonb_new_string(report->hint));
+	clerk_jsonb_add(&object, "status", report->status ? clerk_jsonb_new_integer(report->status) : null);
+	clerk_jsonb_add(&object, "trace_id", clerk_jsonb_new_string(report->trace_id));
+	clerk_jsonb_add(&object, "errors", report->errors ? clerk_jsonb_value(report->errors) : null);
+	return clerk_jsonb_pack(&object);
 }
 
 void
