@@ -14,6 +14,10 @@
 #include "http/http.h"
 #include "utils/jsonb.h"
 
+/*
+ * A row of the table of endpoints.  What a connection has many of is listed by
+ * endpoints without a name here: clerk_api_listed_by() finds them.
+ */
 typedef enum ClerkEndpoint
 {
 	CLERK_CREATE,
@@ -21,9 +25,29 @@ typedef enum ClerkEndpoint
 	CLERK_GET,
 	CLERK_UPDATE,
 	CLERK_DELETE,
-	CLERK_CREATE_TEST_RUN,
-	CLERK_LIST_TEST_RUNS
+	CLERK_CREATE_TEST_RUN
 } ClerkEndpoint;
+
+#define CLERK_MAX_QUERY_ARGUMENTS 4
+
+/* An argument that filters a listing: text, text[] (each element) or boolean. */
+typedef struct ClerkQueryArgument
+{
+	const char *name;			/* of the SQL function's argument and in the query */
+	Oid			type;
+} ClerkQueryArgument;
+
+/*
+ * A listing and its SQL function, whose arguments are: the id, if it lists what
+ * one connection has; those of the query; max_rows, if it takes that; server.
+ */
+typedef struct ClerkListingInfo
+{
+	const char *function;		/* NULL: the endpoint does not list */
+	const char *element;		/* what is listed: "enterprise connection" */
+	bool		takes_max_rows;
+	ClerkQueryArgument query[CLERK_MAX_QUERY_ARGUMENTS];	/* the first without a name ends them */
+} ClerkListingInfo;
 
 /* An id is longer in no table of ours; Clerk's have some 35 bytes. */
 #define CLERK_MAX_ID_LENGTH 255
@@ -73,6 +97,17 @@ typedef struct ClerkCall
 
 /* Is it a POST that makes a connection, and so must not be sent twice? */
 extern bool clerk_api_creates(ClerkEndpoint endpoint);
+
+/* Does its path have the id of a connection? */
+extern bool clerk_api_has_id(ClerkEndpoint endpoint);
+
+/* What it does, to follow "could not": "list the enterprise connections". */
+extern const char *clerk_api_what(ClerkEndpoint endpoint);
+
+extern const ClerkListingInfo *clerk_api_listing(ClerkEndpoint endpoint);
+
+/* The endpoint that an SQL function of this name lists. */
+extern ClerkEndpoint clerk_api_listed_by(const char *function);
 
 /* Ids and keys are in indexes, whose rows hold no more than some kilobytes. */
 #define CLERK_MAX_NAME_LENGTH 255
