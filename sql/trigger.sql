@@ -303,7 +303,7 @@ SELECT state, message FROM pg_temp.wrong('key=id', 'name=name', 'foo=amount', 's
 SELECT state, message FROM pg_temp.wrong('key=id', 'name=name', 'foo:=12', 'saml.bar:={"a": [1]}');
 SELECT * FROM pg_temp.enqueued();
 ALTER SERVER clerk OPTIONS (DROP extra_params);
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'foo=amount');
+SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'quux=amount');
 
 --
 -- The wrong trigger
