@@ -6,7 +6,7 @@
  * NULL attributes are left out, at every level.  The members of an attribute
  * "more" are merged into the object that it stands in.  The names and types
  * of the attributes are read from the catalog: which parameters there are,
- * params.c knows.
+ * params_table.c knows.
  *
  *-------------------------------------------------------------------------
  */

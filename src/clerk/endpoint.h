@@ -8,6 +8,7 @@
 #ifndef CLERK_ENDPOINT_H
 #define CLERK_ENDPOINT_H
 
+#include "clerk/limits.h"
 #include "clerk/params.h"
 #include "clerk/report.h"
 #include "clerk/settings.h"
@@ -108,12 +109,6 @@ extern const ClerkListingInfo *clerk_api_listing(ClerkEndpoint endpoint);
 
 /* The endpoint that an SQL function of this name lists. */
 extern ClerkEndpoint clerk_api_listed_by(const char *function);
-
-/* Ids and keys are in indexes, whose rows hold no more than some kilobytes. */
-#define CLERK_MAX_NAME_LENGTH 255
-
-/* Throws 22023 if it has more bytes.  what names it: "argument \"key\"". */
-extern void clerk_api_check_length(const char *what, const char *value);
 
 /* Throws 22023 if it cannot be the id of a connection. */
 extern void clerk_api_check_id(const char *id);

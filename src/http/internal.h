@@ -10,6 +10,7 @@
 
 #include <curl/curl.h>
 
+#include "base/compat.h"
 #include "http/http.h"
 #include "lib/ilist.h"
 
@@ -55,7 +56,7 @@ struct ClerkHttpSet
 };
 
 /* Throws 53200. */
-extern void clerk_http_out_of_memory(void) pg_attribute_noreturn();
+pg_noreturn extern void clerk_http_out_of_memory(void);
 
 /*-------------------------------------------------------------------------
  * pool.c
