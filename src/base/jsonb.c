@@ -18,7 +18,7 @@
 
 PG_FUNCTION_INFO_V1(enterprise_connection_merge);
 
-/* An object or array that is built has room for so many at first. */
+/* The room of an object or array that is built, at first. */
 #define FIRST_ROOM 8
 
 /*-------------------------------------------------------------------------
@@ -303,8 +303,8 @@ clerk_jsonb_new_integer(int64 integer)
 }
 
 /*
- * Make room for one more of so many, at array, which is NULL at first.  The
- * room is a power of two, so that it need not be stored.
+ * Make room for one more in an array of count elements, which is NULL at first.
+ * The room is a power of two, so it need not be stored.
  */
 static void *
 with_room(void *array, int count, size_t size)

@@ -11,6 +11,7 @@
 #include "lib/stringinfo.h"
 #include "utils/memutils.h"
 
+/* A longer text is cut, in bytes: it would bury the rest of the message. */
 #define MAX_TEXT_SHOWN 1000
 
 /* A shorter secret protects nothing, and removing it would garble every text. */
@@ -90,7 +91,7 @@ clerk_text_is_unprintable(pg_wchar c)
 
 /*
  * Replace such characters, and where the database's encoding is another, all
- * that is not ASCII: a conversion could fail, within an error at that.
+ * that is not ASCII: a conversion could fail while an error is reported.
  */
 static void
 mask_unprintable(unsigned char *text)
@@ -120,7 +121,7 @@ mask_unprintable(unsigned char *text)
 char *
 clerk_text_presentable(const char *utf8, List *secrets)
 {
-	/* Before cutting: half a secret is not found any more. */
+	/* Before cutting, which could leave half a secret. */
 	char	   *text = clerk_text_take_out(utf8, secrets);
 
 	if (strlen(text) > MAX_TEXT_SHOWN)

@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(create_enterprise_connection_test_run);
 /* Of create_enterprise_connection(), after params and server; clerk_params_named() has them. */
 #define FIRST_NAMED_ARGUMENT 2
 
-/* Longer parameters do not help anybody in a hint. */
+/* Longer parameters would make a hint unreadable; "..." stands for them. */
 #define MAX_HINT_PARAMS 500
 
 /*-------------------------------------------------------------------------
@@ -177,8 +177,8 @@ named_arguments(FunctionCallInfo fcinfo)
  */
 
 /*
- * Until the transaction knows of the connection, say of every ERROR that it
- * exists: at Clerk nothing is rolled back.
+ * Until the transaction has noted the connection, every ERROR says that it
+ * exists: nothing is rolled back at Clerk.
  */
 static void
 created_context(void *arg)
@@ -214,8 +214,9 @@ clerk_note_creation(const ClerkSettings *settings, Jsonb *connection, const char
 }
 
 /*
- * Send what Clerk takes only once the connection exists.  A failure is no
- * reason to raise an error: that would hide the connection from its owner.
+ * Send the parameters that Clerk takes only once the connection exists.  A
+ * failure is a WARNING: an error would roll back the row of a connection that
+ * exists.
  */
 static Jsonb *
 complete_creation(const ClerkSettings *settings, const ClerkParams *params, Jsonb *created)
@@ -258,7 +259,7 @@ clerk_create(const ClerkSettings *settings, const ClerkParams *params, const cha
 
 	if (created == NULL)
 	{
-		/* An answer that cannot be used may have told the id. */
+		/* An answer that cannot be used may still have shown the id. */
 		if (failure->connection_id != NULL)
 			clerk_rollback_note_failed(settings, failure->connection_id);
 		if (report == NULL)

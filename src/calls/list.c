@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * list.c
- *		Listings, page after page, as rows are taken.
+ *		Listings, page after page, as rows are fetched.
  *
- * Clerk's pages have an offset, newest first: what is created meanwhile moves
- * the rest back, so the end of one page can turn up again on the next.  Those
- * are left out.
+ * Clerk's pages have an offset, and the newest element comes first.  What is
+ * created during a listing moves the rest back, so that the last elements of a
+ * page can come again on the next page.  They are left out there.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,15 +27,19 @@
 #include "utils/memutils.h"
 
 /*
- * A listing ends after so many pages: that is five million connections, in
- * Clerk's pages of 500, and still an end for who gets one at a time.
+ * A listing with more pages than this is an error: a server that always says
+ * that there is another page would keep the session busy for ever.  In Clerk's
+ * pages of 500, this is five million connections.
  */
 #define MAX_PAGES 10000
 
-/* A server that says to have more than so many is not taken at its word. */
+/* The same for the total that a server claims to have. */
 #define MAX_TOTAL (INT64CONST(10) * 1000 * 1000)
 
-/* So many ms of waiting for pages: a million connections, at 300 ms a page. */
+/*
+ * The same for the time that a listing waits for its pages, in ms: enough for a
+ * million connections at 300 ms a page.
+ */
 #define MAX_WAIT (10 * 60 * 1000)
 
 PG_FUNCTION_INFO_V1(enterprise_connection_list);
@@ -117,8 +121,8 @@ element_id(Jsonb *element, JsonbValue *id)
 }
 
 /*
- * Was the element on the page before this one?  What comes again is what was
- * at its end.
+ * Was the element on the page before this one?  An element that comes again was
+ * probably at its end.
  */
 static bool
 seen_before(const ClerkPager *pager, Jsonb *element)
@@ -226,7 +230,7 @@ add_filter(StringInfo query, const char *name, const char *value)
 }
 
 /*
- * A text, which ends up in a URL: as long as an id at most.
+ * A text goes into the URL: it must not be longer than an id.
  */
 static void
 add_text_filter(StringInfo query, const char *name, const char *what, Datum value)

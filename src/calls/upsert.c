@@ -23,7 +23,7 @@
 PG_FUNCTION_INFO_V1(upsert_enterprise_connection);
 PG_FUNCTION_INFO_V1(adopt_enterprise_connection);
 
-/* Clerk's ways to say that what should be created is there. */
+/* Clerk's codes for "what should be created exists". */
 static const char *const duplicate_codes[] = {
 	"organization_domain_exists_for_enterprise_connection",
 	"organization_already_has_sso_connection",
@@ -117,8 +117,8 @@ domains_of(const JsonbValue *object, int *count, int *strings)
 }
 
 /*
- * How many of the domains of a body has a connection?  There may be as many as
- * fit into a body, and as many in an answer: so they are sorted.
+ * How many of a body's domains does a connection have?  Both lists can be
+ * long, as long as fits into a body and an answer, so one of them is sorted.
  */
 static int
 shared_domains(const JsonbValue *body, const JsonbValue *connection, int *wanted_count, int *found_count)
@@ -214,7 +214,7 @@ update_known(const Upsert *upsert, const char *id, const char *provider)
 	ClerkReport *report;
 	Jsonb	   *known;
 
-	/* If only the provider was named, there is nothing to change, but to know. */
+	/* If only the provider was named, there is nothing to change: just read it. */
 	known = clerk_call(upsert->settings, params->body ? CLERK_UPDATE : CLERK_GET, id,
 					   params->body, params->secrets, &report);
 	if (known != NULL)
@@ -225,7 +225,7 @@ update_known(const Upsert *upsert, const char *id, const char *provider)
 }
 
 /*
- * Clerk's refusal, with what is known of the connection in the way.
+ * Raise Clerk's refusal, with what is known of the connection that has the domain.
  */
 static void
 refuse_duplicate(const Upsert *upsert, ClerkReport *report, const char *other)
@@ -244,9 +244,9 @@ refuse_duplicate(const Upsert *upsert, ClerkReport *report, const char *other)
 }
 
 /*
- * Clerk refused to create what is there.  If an earlier call, whose outcome
- * was lost or whose transaction was rolled back, has made it, it is ours.
- * NULL if it is gone by now.
+ * Clerk refused to create what exists.  If an earlier call made it, whose outcome
+ * was lost or whose transaction was rolled back, adopt it.  NULL if it does not
+ * exist any more.
  */
 static Jsonb *
 adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *report)
@@ -271,7 +271,7 @@ adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *repo
 	clerk_free_key(server, upsert->key);
 	clerk_track(found, server, upsert->key);
 
-	/* The earlier call may have had other parameters beside those. */
+	/* The earlier call may have had other values of the parameters that were not compared. */
 	updated = update_known(upsert, id, clerk_jsonb_string(found, "provider"));
 	if (updated == NULL)
 		(void) clerk_untrack(server, id);
@@ -279,7 +279,7 @@ adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *repo
 }
 
 /*
- * Say of a failure that it is not the connection that was known.
+ * Add to a failure that the connection that had the key is gone.
  */
 static void
 add_anew(ClerkReport *report, const char *gone)
@@ -291,7 +291,7 @@ add_anew(ClerkReport *report, const char *gone)
 }
 
 /*
- * gone: the id of the connection that the key had, if Clerk knows it no more.
+ * gone: the id of the connection that the key had, if that does not exist any more.
  */
 static Jsonb *
 create_under_key(const Upsert *upsert, const char *gone)
@@ -306,7 +306,7 @@ create_under_key(const Upsert *upsert, const char *gone)
 	if (result == NULL && clerk_is_duplicate(report) &&
 		(result = adopt_created(upsert, params, report)) == NULL)
 	{
-		/* What was in the way is gone: once more. */
+		/* The connection that had the domain is gone: try once more. */
 		(void) clerk_lock_key(upsert->settings->server_name, upsert->key);
 		result = clerk_create(upsert->settings, params, upsert->key, &report);
 		if (result == NULL && gone != NULL)

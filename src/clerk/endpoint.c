@@ -150,7 +150,7 @@ build_headers(const ClerkCall *call)
 	headers = lappend(headers, "User-Agent: pg_clerk/" CLERK_VERSION " (PostgreSQL " PG_MAJORVERSION ")");
 	headers = lappend(headers, "Accept: application/json");
 
-	/* Unpacked, an answer of a few bytes could be one of gigabytes. */
+	/* A compressed answer of a few kilobytes can unpack to gigabytes. */
 	headers = lappend(headers, "Accept-Encoding: identity");
 	if (call->body != NULL)
 		headers = lappend(headers, "Content-Type: application/json");
@@ -191,7 +191,7 @@ member(Jsonb *object, const char *name, JsonbValue *buf)
 }
 
 /*
- * Is it an id that a row can have?  What else is in it is Clerk's affair.
+ * Can a row have this id?  Otherwise an id is opaque: Clerk decides what is in it.
  */
 static const char *
 id_fault(const char *id)
@@ -201,7 +201,7 @@ id_fault(const char *id)
 	if (strlen(id) > CLERK_MAX_ID_LENGTH)
 		return "has an id of more than " CppAsString2(CLERK_MAX_ID_LENGTH) " bytes";
 
-	/* A row of it could be neither updated nor deleted, nor looked for. */
+	/* Its connection could be neither updated nor deleted, nor read. */
 	if (clerk_url_segment(id) == NULL)
 		return "has an id that no request can name";
 	return NULL;
@@ -224,8 +224,8 @@ object_fault(Jsonb *object)
 }
 
 /*
- * The same for an element of a listing, which may leave out what it is: it is
- * in a list of connections.
+ * The same for an element of a listing, which need not say what it is: it is in
+ * a list of connections.
  */
 static const char *
 element_fault(Jsonb *element)
@@ -339,8 +339,8 @@ add_element(ClerkPage *page, const ClerkCall *call, const ClerkJsonPart *part, i
 }
 
 /*
- * The same for a listing.  What cannot be used is left out alone; but where
- * nothing is a connection, it is not a list of connections.
+ * The same for a listing.  An element that cannot be used is left out, and does
+ * not affect the others; but if none can, this is not a list of connections.
  */
 static ClerkPage *
 read_page(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault)

@@ -66,9 +66,9 @@ typedef struct ClerkPage
 {
 	Jsonb	  **elements;		/* connections with an id; or test runs, usually objects */
 	int			count;
-	List	   *left_out;		/* ClerkLeftOut *; each fares by itself */
-	int64		received;		/* both together: so far the offset moves on */
-	int64		total;			/* of all pages; -1: it does not say */
+	List	   *left_out;		/* ClerkLeftOut * */
+	int64		received;		/* elements and left_out together: the next page begins after them */
+	int64		total;			/* of all pages; -1: the answer does not say */
 } ClerkPage;
 
 /*
@@ -134,8 +134,8 @@ extern void clerk_call_read(ClerkCall *call);
 extern void clerk_call_release(ClerkCall *call);
 
 /*
- * The call is not sent, as Clerk has asked (by a 429) to wait for so many ms:
- * fill in its report.
+ * The call is not sent, because Clerk has asked (by a 429) to wait for this many
+ * ms: fill in its report.
  */
 extern void clerk_call_held_back(ClerkCall *call, int64 wait);
 

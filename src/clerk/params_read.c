@@ -206,7 +206,7 @@ read_part(Reader *reader, const ParamDef *param, const Path *path, const JsonbVa
 	read_object(reader, param->members, path, object, parts);
 	if (patch.val.object.nPairs > 0 || target.body == NULL)
 		clerk_jsonb_add(target.patch, param->name, patch);
-	/* If all that it had goes into the PATCH, nothing is left to say. */
+	/* If all its members go into the PATCH, leave it out of the body. */
 	if (target.body != NULL && (patch.val.object.nPairs == 0 || body.val.object.nPairs > 0))
 		clerk_jsonb_add(target.body, param->name, body);
 }
@@ -338,8 +338,8 @@ is_object(const Given *given)
 }
 
 /*
- * The first published form of a create has no provider: it followed from the
- * protocol.  With both protocols or none, it is Clerk's turn to ask for one.
+ * A create need not name the provider: it follows from the protocol.  With both
+ * protocols or none, Clerk will ask for one.
  */
 static void
 infer_provider(Members *members)

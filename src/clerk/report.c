@@ -3,9 +3,9 @@
  * report.c
  *		What went wrong with a call, as PostgreSQL reports it.
  *
- * Whatever Clerk (or something that answers in its place) says is untrusted: it is
- * cleaned of the secrets that we sent, then cut, cleaned of control characters
- * and converted to the database's encoding before anything of it is shown.
+ * Whatever Clerk, or something that answers in its place, says is untrusted.
+ * Before anything of it is shown, the secrets that we sent are taken out, then
+ * it is cut to a length, and control characters are replaced.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,7 +18,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
-/* Of what Clerk says, so much is shown. */
+/* More errors of one answer are only counted. */
 #define MAX_ERRORS_SHOWN 20
 
 /*
@@ -27,7 +27,7 @@
  */
 #define MAX_ERRORS_KEPT (64 * 1024)
 
-/* Clerk's and Cloudflare's trace ids have 16 to 36 of such characters. */
+/* Clerk's and Cloudflare's trace ids have 16 to 36 of these characters. */
 #define MAX_TRACE_ID 128
 #define TRACE_ID_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-"
 
@@ -53,7 +53,7 @@ static const CodeHint code_hints[] = {
 	{409, "resource_locked", "The connection is being modified at this moment; try again."},
 	{413, NULL, "Shorten the parameters, for example by passing saml.idp_metadata_url instead of saml.idp_metadata."},
 	{400, "api_version_invalid", "Check the option api_version of server %s."},
-	{407, NULL, "The proxy wants to know who you are: check the option proxy of server %s."},
+	{407, NULL, "The proxy asks for a user name and password: check the option proxy of server %s."},
 	{408, NULL, "The request took too long to arrive, and was not carried out; try again."},
 	{400, "saml_failed_to_fetch_idp_metadata", "Clerk could not fetch saml.idp_metadata_url; check it, or pass saml.idp_metadata."},
 	{422, "organization_domain_exists_for_enterprise_connection",
@@ -196,8 +196,8 @@ read_errors(const ClerkReportSubject *subject, ClerkReport *report,
 }
 
 /*
- * The server, or something before it, failed.  Of a create that leaves a doubt,
- * and has a hint of its own.
+ * The server, or something between here and there, failed.  (A create that may
+ * have been carried out has another hint.)
  */
 static char *
 hint_for_failure(const ClerkReportSubject *subject, const ClerkReport *report, bool of_clerk)
@@ -215,7 +215,8 @@ hint_for_failure(const ClerkReportSubject *subject, const ClerkReport *report, b
 }
 
 /*
- * What somebody else than Clerk answered is only about the way to Clerk.
+ * If the answer is not Clerk's own, only statuses about the way to Clerk have a
+ * hint.
  */
 static char *
 hint_for(const ClerkReportSubject *subject, const ClerkReport *report, bool of_clerk)
@@ -273,8 +274,8 @@ add_trace_id(const ClerkReportSubject *subject, ClerkReport *report,
 
 /*
  * May the request have been carried out, although this was the answer?  Only
- * a 503 of Clerk's own says that it was not even tried; anything else from 500
- * on may come from a proxy that lost patience.
+ * a 503 of Clerk's own says that it was not even tried; any other status from
+ * 500 on may come from a proxy that stopped waiting for Clerk.
  */
 static bool
 in_doubt(const ClerkReportSubject *subject, int status, bool of_clerk)
@@ -398,8 +399,8 @@ report_not_sent(const ClerkReportSubject *subject, const ClerkHttpRequest *reque
 }
 
 /*
- * The connection broke, or the time was up, before a whole answer came.  If
- * it broke in the middle of an answer, its status is known.
+ * The connection broke, or the request timed out, before the whole answer had
+ * come.  If it broke in the middle of an answer, the status is known.
  */
 static ClerkReport *
 report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
@@ -422,8 +423,7 @@ report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 		report->hint = subject->reads ? "Try again." :
 			"The request had been sent, so it may have been carried out; it does no harm to send it again.";
 
-
-		/* A connection can be closed while it is at rest: that is no sign of trouble. */
+		/* A kept connection may be closed at any time: that is no sign of trouble. */
 		report->retry = subject->reads || (request->kept_broke && !subject->posts) ?
 			CLERK_RETRY_AT_ONCE : CLERK_RETRY_LATER;
 	}
@@ -482,10 +482,10 @@ clerk_report_endless(const char *server_name, const char *what, const char *faul
 }
 
 /*
- * Can the answer be judged by its status, even if the rest of it is lost?  What
- * refuses a POST does, for nobody may send that again; 429 and 503 ask to be
- * asked again, whatever else they say.  A PATCH or DELETE is better sent once
- * more than refused for a reason that nobody has read.
+ * Can the answer be judged by its status, even if the rest of it is lost?  One
+ * that refuses a POST can, because a POST must not be sent again; so can 429 and
+ * 503, which ask to try again, whatever else they say.  A PATCH or DELETE is
+ * sent again: that does no harm, and its error would lack the reason.
  */
 static bool
 status_is_enough(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
