@@ -38,14 +38,17 @@ typedef struct ClerkBody
 {
 	char	   *text;			/* that is sent: UTF-8, NUL-terminated */
 	size_t		len;
-	JsonbValue	document;		/* the same; points into the params that were read */
+	JsonbValue	document;		/* the same; points into the params that were
+								 * read */
 } ClerkBody;
 
 typedef struct ClerkParams
 {
 	List	   *faults;			/* of ClerkFault *; NIL if all is right */
-	ClerkBody  *body;			/* NULL if there are faults, or nothing is left to be sent */
-	bool		inferred;		/* the body's provider was not given: it follows from the protocol */
+	ClerkBody  *body;			/* NULL if there are faults, or nothing is
+								 * left to be sent */
+	bool		inferred;		/* the body's provider was not given: it
+								 * follows from the protocol */
 
 	/*
 	 * Of a create: the parameters that Clerk takes only on an update, to be
@@ -114,7 +117,8 @@ extern const char *clerk_params_named(int n, ClerkParamType *type);
 typedef struct ClerkParamInfo
 {
 	char	   *path;			/* dotted, as on the wire */
-	bool		known;			/* false: extra_params has it, and it takes anything */
+	bool		known;			/* false: extra_params has it, and it takes
+								 * anything */
 	ClerkJsonType type;			/* of its value */
 	bool		of_strings;		/* if that is an array */
 	const char *wanted;			/* the type in words: "a string" */

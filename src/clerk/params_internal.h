@@ -89,7 +89,8 @@ extern const char clerk_param_extra_path_fault[];
 typedef enum Spelling
 {
 	SPELLING_UNKNOWN,			/* not yet looked for */
-	SPELLING_EITHER,			/* single words, in which there is no difference */
+	SPELLING_EITHER,			/* single words, in which there is no
+								 * difference */
 	SPELLING_CAMEL,
 	SPELLING_SNAKE
 } Spelling;
@@ -104,14 +105,16 @@ typedef struct Reader
 	const char *known_provider; /* ... which is this; NULL: not known */
 	Spelling	spelling;		/* of params */
 	ClerkParams *result;
-	bool		full;			/* there are as many faults as are listed: stop */
+	bool		full;			/* there are as many faults as are listed:
+								 * stop */
 } Reader;
 
 /* Where in the parameters we are: a member or an array element of parent. */
 typedef struct Path
 {
 	const struct Path *parent;
-	const char *name;			/* as it was spelled; NULL for an array element */
+	const char *name;			/* as it was spelled; NULL for an array
+								 * element */
 	size_t		len;
 	int			position;
 } Path;

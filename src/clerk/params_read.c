@@ -42,7 +42,8 @@ typedef struct Members
 typedef struct Target
 {
 	JsonbValue *body;			/* what this operation takes */
-	JsonbValue *patch;			/* what a create must send by an update after it */
+	JsonbValue *patch;			/* what a create must send by an update after
+								 * it */
 } Target;
 
 static void read_object(Reader *reader, const ParamLevel *level, const Path *path,

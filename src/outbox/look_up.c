@@ -279,7 +279,7 @@ search_page(Loop *loop, LookUp *look_up, const ClerkPage *page)
 			continue;
 		foreach(lc, look_up->deliveries)
 			if (made_by(loop, look_up, lfirst(lc), &candidate))
-				adopt(lfirst(lc), candidate.connection);
+			adopt(lfirst(lc), candidate.connection);
 	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);

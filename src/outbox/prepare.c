@@ -133,7 +133,10 @@ prepare_update(Delivery *delivery)
 	delivery->params = clerk_read_upsert_params(delivery->settings, row->params,
 												clerk_tracked_provider(delivery->server->name, row->connection_id));
 
-	/* If only the provider was named, there is nothing to change: just read it. */
+	/*
+	 * If only the provider was named, there is nothing to change: just read
+	 * it.
+	 */
 	delivery->call.endpoint = delivery->params->body ? CLERK_UPDATE : CLERK_GET;
 	delivery->call.body = delivery->params->body;
 }
