@@ -127,6 +127,7 @@ CREATE TABLE @extschema@.enterprise_connections (
 	created_at           timestamptz,
 	updated_at           timestamptz,
 	synced_at            timestamptz NOT NULL,
+	reactivate           boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (server, id)
 );
 -- Not the other way round: no plan shall take it for the primary key. What has
@@ -153,6 +154,7 @@ COMMENT ON COLUMN @extschema@.enterprise_connections.sync_user_attributes IS 'wh
 COMMENT ON COLUMN @extschema@.enterprise_connections.connection IS 'the whole object, as Clerk''s API answered it';
 COMMENT ON COLUMN @extschema@.enterprise_connections.created_at IS 'when it was created at Clerk';
 COMMENT ON COLUMN @extschema@.enterprise_connections.updated_at IS 'when it was last changed at Clerk';
+COMMENT ON COLUMN @extschema@.enterprise_connections.reactivate IS 'it was active when its row stopped being ready, and is to be active again with the row';
 COMMENT ON COLUMN @extschema@.enterprise_connections.synced_at IS 'when an answer of Clerk''s was last written to this row';
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connections', '');
 
@@ -548,11 +550,11 @@ GRANT SELECT ON @extschema@.enterprise_connection_certificates TO PUBLIC;
  * first, so that the first unfinished row of a lane says whether the lane is
  * busy, and else is the one whose turn it is.
  */
-CREATE TYPE @extschema@.enterprise_connection_operation AS ENUM ('create', 'update', 'upsert', 'delete');
+CREATE TYPE @extschema@.enterprise_connection_operation AS ENUM ('create', 'update', 'upsert', 'delete', 'deactivate', 'reactivate');
 CREATE TYPE @extschema@.enterprise_connection_step AS ENUM ('create', 'complete', 'update', 'delete');
 CREATE TYPE @extschema@.enterprise_connection_state AS ENUM (
 	'sending', 'in_doubt', 'queued', 'failed', 'delivered', 'superseded', 'cancelled');
-COMMENT ON TYPE @extschema@.enterprise_connection_operation IS 'what a request of the outbox is to do';
+COMMENT ON TYPE @extschema@.enterprise_connection_operation IS 'what a request of the outbox is to do; deactivate and reactivate: of a trigger whose row stops being ready, or is ready again';
 COMMENT ON TYPE @extschema@.enterprise_connection_step IS 'what an attempt of a request is to do; complete: a PATCH that follows a create';
 COMMENT ON TYPE @extschema@.enterprise_connection_state IS 'the state of a request of the outbox';
 
