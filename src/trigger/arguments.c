@@ -450,19 +450,26 @@ read_parameter(const Reader *reader)
 		map_column(reader, info);
 }
 
-/*
- * The server comes first: its extra_params decide which names are known.
- */
-static void
-read_server(Reader *reader, int nargs, char **args)
+static const char *
+server_argument(int nargs, char **args)
 {
+	const char *server = NULL;
+
 	for (int i = 0; i < nargs; i++)
 	{
-		split_argument(reader, args[i]);
-		if (reader->constant && strcmp(reader->name, "server") == 0)
-			reader->mapping->server = reader->value;
+		const char *equals = strchr(args[i], '=');
+
+		if (equals != NULL && equals > args[i] && equals[-1] == ':' &&
+			strcmp(trimmed(args[i], (size_t) (equals - args[i]) - 1), "server") == 0)
+			server = equals + 1;
 	}
-	reader->extra_params = clerk_settings(reader->mapping->server, CLERK_USE_ENQUEUE)->extra_params;
+	return server;
+}
+
+ClerkSettings *
+clerk_arguments_settings(int nargs, char **args)
+{
+	return clerk_settings(server_argument(nargs, args), CLERK_USE_ENQUEUE);
 }
 
 /*
@@ -493,7 +500,9 @@ clerk_read_arguments(Mapping *mapping, TupleDesc desc, int nargs, char **args)
 	Reader		reader = {.mapping = mapping, .desc = desc, .nargs = nargs, .args = args};
 	List	   *specials = NIL;
 
-	read_server(&reader, nargs, args);
+	/* The server's extra_params decide which names are known. */
+	mapping->server = server_argument(nargs, args) ? pstrdup(server_argument(nargs, args)) : NULL;
+	reader.extra_params = clerk_arguments_settings(nargs, args)->extra_params;
 	mapping->checked = GetDatabaseEncoding() == PG_UTF8;
 	for (int i = 0; i < nargs; i++)
 	{

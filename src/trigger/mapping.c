@@ -81,6 +81,15 @@ set_declared(Mapping *mapping, Oid trigger)
 	ReleaseSysCache(tuple);
 }
 
+Oid
+clerk_trigger_owner(Oid trigger)
+{
+	Mapping		mapping = {0};
+
+	set_declared(&mapping, trigger);
+	return mapping.owner;
+}
+
 /*-------------------------------------------------------------------------
  * What the catalogs must say
  *-------------------------------------------------------------------------

@@ -57,7 +57,6 @@ typedef struct Member
 	char	   *constant;		/* JSON */
 	bool		as_array;		/* a text becomes an array of one */
 	bool		null_on_update; /* does Clerk take a null that removes the value? */
-	bool		returned;		/* does Clerk show the value again? */
 	bool		optional;		/* left out if all columns are null: oidc beside saml */
 } Member;
 
@@ -117,6 +116,9 @@ extern Mapping *clerk_make_mapping(Relation rel, const Trigger *trigger, TupleDe
  */
 extern void clerk_act_as(Oid role, ClerkUser *saved);
 
+/* The owner of the table on which a trigger was declared. */
+extern Oid	clerk_trigger_owner(Oid trigger);
+
 /* The function's own triggers: is this one, FOR EACH ROW and AFTER? */
 extern bool clerk_is_sync_trigger(Oid function, int16 type);
 
@@ -130,6 +132,9 @@ extern bool clerk_is_sync_trigger(Oid function, int16 type);
  * owner; as that owner.  Throws what is wrong with them.
  */
 extern void clerk_read_arguments(Mapping *mapping, TupleDesc desc, int nargs, char **args);
+
+/* The settings of the server that the arguments name; as the current user. */
+extern ClerkSettings *clerk_arguments_settings(int nargs, char **args);
 
 /* The prefix of "key=prefix:column", with its colon; NULL if there is none. */
 extern char *clerk_key_prefix(int nargs, char **args);
@@ -146,6 +151,9 @@ extern char *clerk_row_key(const Mapping *mapping, TupleTableSlot *slot);
 
 /* Should the row have a connection? */
 extern bool clerk_row_is_ready(const Mapping *mapping, TupleTableSlot *slot);
+
+/* Visit the dotted paths of the mapped parameters. */
+extern void clerk_each_path(const Mapping *mapping, void (*visit) (const char *path, void *arg), void *arg);
 
 /* Has the column's value changed? */
 extern bool clerk_column_changed(const Column *column, TupleTableSlot *old, TupleTableSlot *new);

@@ -23,6 +23,7 @@
 #include "base/statements.h"
 #include "calls/connection.h"
 #include "catalog/pg_type.h"
+#include "clerk/params.h"
 #include "clerk/settings.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -115,7 +116,6 @@ typedef struct Plan
 	ReturnSetInfo *result;
 	SPIPlanPtr	by_key;			/* the row of a key, made when it is needed; locked if it is to be enqueued */
 	MemoryContext scratch;		/* of a row */
-	List	   *not_compared;	/* paths that Clerk never shows, char * */
 	uint64		rows;
 	uint64		differing;
 	uint64		enqueued;
@@ -426,7 +426,7 @@ compare_ready(Row *row, const Known **adopted)
 		}
 		else if (!row->blocked)
 		{
-			differ(row, "create", NULL, clerk_jsonb_without_secrets(row->params), NULL);
+			differ(row, "create", NULL, DatumGetJsonbP(DirectFunctionCall1(enterprise_connection_without_secrets, JsonbPGetDatum(row->params))), NULL);
 			return;
 		}
 		else
@@ -725,19 +725,40 @@ refresh(const char *server)
 }
 
 static void
-tell_not_compared(Plan *plan)
+append_if_never_shown(const char *path, void *arg)
+{
+	StringInfo	paths = arg;
+
+	if (clerk_is_never_shown(path))
+		appendStringInfo(paths, "%s%s", paths->len > 0 ? ", " : "", path);
+}
+
+static void
+tell_not_compared(const Plan *plan)
 {
 	StringInfoData paths;
-	ListCell   *lc;
 
 	initStringInfo(&paths);
-	foreach(lc, plan->mapping->columns)
-		(void) lc;
-	clerk_mapping_not_shown(plan->mapping, &paths);
+	clerk_each_path(plan->mapping, append_if_never_shown, &paths);
 	if (paths.len > 0)
 		ereport(NOTICE,
 				(errmsg("not compared, as Clerk does not show them: %s", paths.data),
 				 errhint("reconcile_enterprise_connections(..., force => true) sends them again.")));
+}
+
+/*
+ * The server is that of the trigger's owner, as when the trigger fires.
+ */
+static ClerkSettings *
+trigger_settings(const Plan *plan)
+{
+	ClerkUser	saved;
+	ClerkSettings *settings;
+
+	clerk_act_as(clerk_trigger_owner(plan->trigger->tgoid), &saved);
+	settings = clerk_arguments_settings(plan->trigger->tgnargs, plan->trigger->tgargs);
+	clerk_restore_user(&saved);
+	return settings;
 }
 
 static void
@@ -760,7 +781,7 @@ run(FunctionCallInfo fcinfo, const Options *options, const char *function)
 	plan.scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk row", ALLOCSET_DEFAULT_SIZES);
 	plan.next_notice = clerk_now_ms() + NOTICE_MS;
 	SPI_connect();
-	plan.settings = clerk_mapping_settings(plan.rel, plan.trigger);
+	plan.settings = trigger_settings(&plan);
 	if (options->refresh)
 		refresh(plan.settings->server_name);
 	process_rows(&plan);

@@ -430,3 +430,26 @@ clerk_row_params(const Mapping *mapping, TupleTableSlot *slot, const ClerkSettin
 		values = clerk_check_request_params(settings, "upsert", values);
 	return clerk_jsonb_merge(params_jsonb(mapping, slot, PART_NULLS, &large), values);
 }
+
+static void
+each_path(const Member *object, const char *above, void (*visit) (const char *path, void *arg), void *arg)
+{
+	ListCell   *lc;
+
+	foreach(lc, object->members)
+	{
+		const Member *member = lfirst(lc);
+		char	   *path = psprintf("%s%s", above, member->name);
+
+		if (member->members != NIL)
+			each_path(member, psprintf("%s.", path), visit, arg);
+		else
+			visit(path, arg);
+	}
+}
+
+void
+clerk_each_path(const Mapping *mapping, void (*visit) (const char *path, void *arg), void *arg)
+{
+	each_path(&mapping->root, "", visit, arg);
+}
