@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "outbox/requests.h"
 #include "pgstat.h"
+#include "tcop/tcopprot.h"
 #include "trigger/compare.h"
 #include "trigger/mapping.h"
 #include "utils/acl.h"
@@ -106,7 +107,7 @@ typedef struct Known
 	bool		reactivate;
 } Known;
 
-typedef struct Plan
+typedef struct ClerkPlan
 {
 	Options		options;
 	Relation	rel;
@@ -120,12 +121,12 @@ typedef struct Plan
 	uint64		differing;
 	uint64		enqueued;
 	int64		next_notice;	/* ms */
-} Plan;
+} ClerkPlan;
 
 /* A row that is compared. */
 typedef struct Row
 {
-	Plan	   *plan;
+	ClerkPlan  *plan;
 	const char *key;
 	const Known *known;
 	Jsonb	   *params;
@@ -141,7 +142,7 @@ typedef struct Row
  */
 
 static void
-emit(Plan *plan, const char *key, const char *id, const char *change, const char *path, Jsonb *wanted, Jsonb *actual)
+emit(ClerkPlan *plan, const char *key, const char *id, const char *change, const char *path, Jsonb *wanted, Jsonb *actual)
 {
 	Datum		values[6] = {0};
 	bool		nulls[6];
@@ -185,7 +186,7 @@ visit_difference(const char *path, JsonbValue *wanted, JsonbValue *actual, void 
 }
 
 static void
-report_progress(Plan *plan)
+report_progress(ClerkPlan *plan)
 {
 	const char *name = plan->options.enqueue ? "reconcile_enterprise_connections" : "plan_enterprise_connections";
 	char	   *progress = psprintf("%s, table %s: " UINT64_FORMAT " rows compared, " UINT64_FORMAT " differ, "
@@ -260,7 +261,7 @@ key_condition(const Mapping *mapping)
  * The row of a key as it is now, in a slot of its own; NULL if there is none.
  */
 static TupleTableSlot *
-read_row(Plan *plan, const char *key)
+read_row(ClerkPlan *plan, const char *key)
 {
 	Datum		value = CStringGetTextDatum(key + strlen(plan->mapping->prefix));
 	TupleTableSlot *slot = NULL;
@@ -316,7 +317,7 @@ domains_datum(Jsonb *params, int *count)
  * domains?  Then they move, which the outbox can do.
  */
 static bool
-gives_up(Plan *plan, const char *key, Datum domains)
+gives_up(ClerkPlan *plan, const char *key, Datum domains)
 {
 	TupleTableSlot *slot;
 	Jsonb	   *params;
@@ -440,7 +441,7 @@ compare_ready(Row *row, const Known **adopted)
 }
 
 static void
-adopt(Plan *plan, const char *key, const char *id)
+adopt(ClerkPlan *plan, const char *key, const char *id)
 {
 	NameData	name;
 	Datum		values[] = {clerk_name_datum(&name, plan->settings->server_name), CStringGetTextDatum(id), CStringGetTextDatum(key)};
@@ -451,7 +452,7 @@ adopt(Plan *plan, const char *key, const char *id)
 }
 
 static void
-enqueue(Plan *plan, const char *operation, Jsonb *params, const char *key)
+enqueue(ClerkPlan *plan, const char *operation, Jsonb *params, const char *key)
 {
 	ClerkUser	saved;
 
@@ -467,7 +468,7 @@ enqueue(Plan *plan, const char *operation, Jsonb *params, const char *key)
 static void
 mend(Row *row, bool ready, const Known *adopted)
 {
-	Plan	   *plan = row->plan;
+	ClerkPlan  *plan = row->plan;
 
 	if (!ready)
 	{
@@ -502,7 +503,7 @@ compare_row(Row *row, TupleTableSlot *slot, const Known **adopted)
 }
 
 static void
-process_row(Plan *plan, TupleTableSlot *slot, const char *key, const Known *known)
+process_row(ClerkPlan *plan, TupleTableSlot *slot, const char *key, const Known *known)
 {
 	Row			row = {.plan = plan,.key = key,.known = known,.silent = plan->options.enqueue};
 	const Known *adopted = NULL;
@@ -535,7 +536,7 @@ process_row(Plan *plan, TupleTableSlot *slot, const char *key, const Known *know
  * What is tracked of the keys of a portion; in the current memory context.
  */
 static Known *
-look_up(Plan *plan, char **keys, int count)
+look_up(ClerkPlan *plan, char **keys, int count)
 {
 	NameData	name;
 	Datum	   *datums = palloc(sizeof(Datum) * (count + 1));
@@ -565,7 +566,7 @@ look_up(Plan *plan, char **keys, int count)
 }
 
 static void
-process_portion(Plan *plan, SPITupleTable *rows, uint64 count)
+process_portion(ClerkPlan *plan, SPITupleTable *rows, uint64 count)
 {
 	MemoryContext portion = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk portion", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(portion);
@@ -596,7 +597,7 @@ process_portion(Plan *plan, SPITupleTable *rows, uint64 count)
 }
 
 static void
-process_rows(Plan *plan)
+process_rows(ClerkPlan *plan)
 {
 	Portal		cursor;
 	ClerkUser	saved;
@@ -633,7 +634,7 @@ process_rows(Plan *plan)
  * USAGE on the server, and so sees what is tracked.
  */
 static void
-process_orphans(Plan *plan)
+process_orphans(ClerkPlan *plan)
 {
 	Oid			args[] = {NAMEOID, TEXTOID};
 	NameData	name;
@@ -734,7 +735,7 @@ append_if_never_shown(const char *path, void *arg)
 }
 
 static void
-tell_not_compared(const Plan *plan)
+tell_not_compared(const ClerkPlan *plan)
 {
 	StringInfoData paths;
 
@@ -750,7 +751,7 @@ tell_not_compared(const Plan *plan)
  * The server is that of the trigger's owner, as when the trigger fires.
  */
 static ClerkSettings *
-trigger_settings(const Plan *plan)
+trigger_settings(const ClerkPlan *plan)
 {
 	ClerkUser	saved;
 	ClerkSettings *settings;
@@ -764,7 +765,7 @@ trigger_settings(const Plan *plan)
 static void
 run(FunctionCallInfo fcinfo, const Options *options, const char *function)
 {
-	Plan		plan = {.options = *options};
+	ClerkPlan		plan = {.options = *options};
 	char	   *activity = psprintf("%s()", function);
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
