@@ -50,11 +50,12 @@ static TransactionId deleting_xact = InvalidTransactionId;
 
 /* What has failed counts, too: what comes later overtakes it. */
 static ClerkStatement known_statement = {
-	.text = "SELECT EXISTS (SELECT FROM %1$s.enterprise_connections c WHERE c.server" EQUALS "$1 AND c.key" EQUALS "$2)"
+	.text = "SELECT EXISTS (SELECT FROM %1$s.enterprise_connections c WHERE c.server" EQUALS "$1 AND c.key" EQUALS "$2"
+	" AND (c.reactivate OR NOT $4))"
 	" OR NOT $3 AND EXISTS (SELECT FROM %1$s.enterprise_connection_requests q WHERE" LANE_OF_KEY
 	" AND q.state OPERATOR(pg_catalog.<=) 'failed')",
-	.nargs = 3,
-	.args = {NAMEOID, TEXTOID, BOOLOID},
+	.nargs = 4,
+	.args = {NAMEOID, TEXTOID, BOOLOID, BOOLOID},
 };
 
 static ClerkStatement take_back_statement = {
@@ -78,13 +79,15 @@ is_certain(const Change *change, bool unfinished)
 }
 
 /*
- * Is there a connection of this key, or a request that may make one?
+ * Is there a connection of this key, or a request that may make one?  Or,
+ * inactive: one that is to be active again, or a request that may lead to that?
  */
 static bool
-is_known(const Change *change)
+is_known(const Change *change, bool inactive)
 {
 	NameData	server;
-	Datum		values[] = {clerk_name_datum(&server, change->settings->server_name), CStringGetTextDatum(change->key), (Datum) 0};
+	Datum		values[] = {clerk_name_datum(&server, change->settings->server_name), CStringGetTextDatum(change->key), (Datum) 0,
+	BoolGetDatum(inactive)};
 	bool		isnull;
 	bool		known;
 
@@ -158,9 +161,10 @@ static void
 enqueue_upsert(const Change *change, bool back)
 {
 	const Mapping *mapping = change->mapping;
+	bool		reactivate = back && mapping->removal == REMOVAL_DEACTIVATE && !mapping->maps_active && is_known(change, true);
 
 	enqueue(change, "upsert", clerk_row_params(mapping, change->new, change->settings));
-	if (back && mapping->removal == REMOVAL_DEACTIVATE && !mapping->maps_active && is_known(change))
+	if (reactivate)
 		enqueue(change, "reactivate", NULL);
 }
 
@@ -182,7 +186,7 @@ enqueue_deletion(const Change *change, bool was_ready)
 {
 	bool		taken = change->old_is_ours && take_back(change, true);
 
-	if ((was_ready && !taken) || is_known(change))
+	if ((was_ready && !taken) || is_known(change, false))
 		enqueue_delete(change);
 }
 
