@@ -34,6 +34,7 @@
 #include "tcop/tcopprot.h"
 #include "trigger/compare.h"
 #include "trigger/mapping.h"
+#include "trigger/source.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -110,12 +111,10 @@ typedef struct Known
 typedef struct ClerkPlan
 {
 	Options		options;
-	Relation	rel;
-	const Trigger *trigger;
-	Mapping    *mapping;		/* for the rows of the queries, whose columns have other numbers */
+	ClerkSource source;
+	const Mapping *mapping;		/* the source's */
 	const ClerkSettings *settings;
 	ReturnSetInfo *result;
-	SPIPlanPtr	by_key;			/* the row of a key, made when it is needed; locked if it is to be enqueued */
 	MemoryContext scratch;		/* of a row */
 	uint64		rows;
 	uint64		differing;
@@ -190,7 +189,7 @@ report_progress(ClerkPlan *plan)
 {
 	const char *name = plan->options.enqueue ? "reconcile_enterprise_connections" : "plan_enterprise_connections";
 	char	   *progress = psprintf("%s, table %s: " UINT64_FORMAT " rows compared, " UINT64_FORMAT " differ, "
-									UINT64_FORMAT " requests enqueued", name, RelationGetRelationName(plan->rel),
+									UINT64_FORMAT " requests enqueued", name, RelationGetRelationName(plan->source.rel),
 									plan->rows, plan->differing, plan->enqueued);
 
 	pgstat_report_activity(STATE_RUNNING, progress);
@@ -198,100 +197,6 @@ report_progress(ClerkPlan *plan)
 		return;
 	plan->next_notice = clerk_now_ms() + NOTICE_MS;
 	ereport(NOTICE, (errmsg("%s", progress)));
-}
-
-/*-------------------------------------------------------------------------
- * Rows of the user's table
- *
- * They are read as the owner of the table that has them: a partition can be
- * somebody else's, whose policies and index expressions must not run with the
- * rights of the trigger's owner.
- *-------------------------------------------------------------------------
- */
-
-static char *
-table_clause(Relation rel)
-{
-	return psprintf("%s%s", rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
-					quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-											   RelationGetRelationName(rel)));
-}
-
-static SPIPlanPtr
-prepare(const char *text, int nargs, Oid *args)
-{
-	SPIPlanPtr	prepared = SPI_prepare(text, nargs, args);
-
-	if (prepared == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", text, SPI_result_code_string(SPI_result));
-	return prepared;
-}
-
-/*
- * The key's value of a row u, as the trigger has it.
- */
-static char *
-key_expression(const Mapping *mapping)
-{
-	const char *column = quote_identifier(mapping->key->name);
-
-	return psprintf(mapping->key->ignores_case ? "pg_catalog.lower(u.%s::pg_catalog.text)" : "u.%s::pg_catalog.text", column);
-}
-
-/*
- * The condition that finds the row of a key's value, $1; by the column's index
- * where its type is one of the usual ones.
- */
-static char *
-key_condition(const Mapping *mapping)
-{
-	const Column *key = mapping->key;
-	const char *column = quote_identifier(key->name);
-
-	if (key->kind == COLUMN_INTEGER)
-		return psprintf("u.%s" EQUALS "CASE WHEN $1 OPERATOR(pg_catalog.~) '^-?[0-9]{1,18}$' THEN $1::pg_catalog.int8 END", column);
-	if (key->kind == COLUMN_UUID)
-		return psprintf("u.%s" EQUALS "CASE WHEN $1 OPERATOR(pg_catalog.~) '^[0-9a-f-]{36}$' THEN $1::pg_catalog.uuid END", column);
-	if (key->type == TEXTOID || key->type == VARCHAROID)
-		return psprintf("u.%s" EQUALS "$1", column);
-	return psprintf("%s" EQUALS "$1", key_expression(mapping));
-}
-
-/*
- * The row of a key as it is now, in a slot of its own; NULL if there is none.
- */
-static TupleTableSlot *
-read_row(ClerkPlan *plan, const char *key)
-{
-	Datum		value = CStringGetTextDatum(key + strlen(plan->mapping->prefix));
-	TupleTableSlot *slot = NULL;
-	MemoryContext caller = CurrentMemoryContext;
-	ClerkUser	saved;
-	int			result;
-
-	clerk_act_as(plan->rel->rd_rel->relowner, &saved);
-	SPI_connect();
-	if (plan->by_key == NULL)
-	{
-		Oid			args[] = {TEXTOID};
-
-		plan->by_key = prepare(psprintf("SELECT * FROM %s u WHERE %s%s", table_clause(plan->rel), key_condition(plan->mapping),
-										plan->options.enqueue ? " FOR SHARE" : ""), 1, args);
-		SPI_keepplan(plan->by_key);
-	}
-	result = SPI_execute_plan(plan->by_key, &value, NULL, !plan->options.enqueue, 1);
-	if (result < 0)
-		elog(ERROR, "could not read a row: %s", SPI_result_code_string(result));
-	if (SPI_processed > 0)
-	{
-		MemoryContextSwitchTo(caller);
-		slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(SPI_tuptable->tupdesc), &TTSOpsHeapTuple);
-		ExecForceStoreHeapTuple(heap_copytuple(SPI_tuptable->vals[0]), slot, false);
-	}
-	SPI_finish();
-	clerk_restore_user(&saved);
-	MemoryContextSwitchTo(caller);
-	return slot;
 }
 
 /*-------------------------------------------------------------------------
@@ -325,7 +230,7 @@ gives_up(ClerkPlan *plan, const char *key, Datum domains)
 
 	if (key == NULL || strncmp(key, plan->mapping->prefix, strlen(plan->mapping->prefix)) != 0)
 		return false;
-	slot = read_row(plan, key);
+	slot = clerk_source_row(&plan->source, key);
 	if (slot == NULL)
 		return plan->options.prune;
 	if (!clerk_row_is_ready(plan->mapping, slot))
@@ -503,6 +408,12 @@ compare_row(Row *row, TupleTableSlot *slot, const Known **adopted)
 }
 
 static void
+add_context(void *arg)
+{
+	errcontext("row of key \"%s\"", (const char *) arg);
+}
+
+static void
 process_row(ClerkPlan *plan, TupleTableSlot *slot, const char *key, const Known *known)
 {
 	Row			row = {.plan = plan,.key = key,.known = known,.silent = plan->options.enqueue};
@@ -516,7 +427,7 @@ process_row(ClerkPlan *plan, TupleTableSlot *slot, const char *key, const Known 
 		return;
 
 	/* Once more, of the row as it is now and stays until the end of the transaction. */
-	slot = read_row(plan, key);
+	slot = clerk_source_row(&plan->source, key);
 	if (slot == NULL)
 		return;
 	row = (Row) {.plan = plan,.key = key,.known = known};
@@ -573,6 +484,7 @@ process_portion(ClerkPlan *plan, SPITupleTable *rows, uint64 count)
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(rows->tupdesc, &TTSOpsHeapTuple);
 	char	  **keys = palloc(sizeof(char *) * count);
 	Known	   *known;
+	ErrorContextCallback callback = {.callback = add_context,.previous = error_context_stack};
 
 	for (uint64 i = 0; i < count; i++)
 	{
@@ -581,14 +493,17 @@ process_portion(ClerkPlan *plan, SPITupleTable *rows, uint64 count)
 	}
 	known = look_up(plan, keys, (int) count);
 	MemoryContextSwitchTo(plan->scratch);
+	error_context_stack = &callback;
 	for (uint64 i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		ExecStoreHeapTuple(rows->vals[i], slot, false);
+		callback.arg = keys[i];
 		if (*keys[i] != '\0' && strlen(keys[i]) <= CLERK_MAX_NAME_LENGTH)
 			process_row(plan, slot, keys[i], &known[i]);
 		MemoryContextReset(plan->scratch);
 	}
+	error_context_stack = callback.previous;
 	ExecDropSingleTupleTableSlot(slot);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(portion);
@@ -599,29 +514,13 @@ process_portion(ClerkPlan *plan, SPITupleTable *rows, uint64 count)
 static void
 process_rows(ClerkPlan *plan)
 {
-	Portal		cursor;
-	ClerkUser	saved;
+	SPITupleTable *rows;
 
-	clerk_act_as(plan->rel->rd_rel->relowner, &saved);
-	cursor = SPI_cursor_open(NULL, prepare(psprintf("SELECT * FROM %s u", table_clause(plan->rel)), 0, NULL), NULL, NULL, false);
-	clerk_restore_user(&saved);
-
-	/* The query's rows have no dropped columns: positions differ. */
-	plan->mapping = clerk_make_mapping(plan->rel, plan->trigger, cursor->tupDesc);
-	for (;;)
+	while ((rows = clerk_source_next(&plan->source, PORTION)) != NULL)
 	{
-		SPITupleTable *rows;
-
-		clerk_act_as(plan->rel->rd_rel->relowner, &saved);
-		SPI_cursor_fetch(cursor, true, PORTION);
-		clerk_restore_user(&saved);
-		rows = SPI_tuptable;
-		if (SPI_processed == 0)
-			break;
 		process_portion(plan, rows, SPI_processed);
 		SPI_freetuptable(rows);
 	}
-	SPI_cursor_close(cursor);
 }
 
 /*-------------------------------------------------------------------------
@@ -641,17 +540,12 @@ process_orphans(ClerkPlan *plan)
 	Datum		values[] = {clerk_name_datum(&name, plan->settings->server_name), CStringGetTextDatum(plan->mapping->prefix)};
 	Portal		cursor;
 	ClerkUser	saved;
-	char	   *query = psprintf("SELECT c.key, c.id FROM %s.enterprise_connections c WHERE c.server" EQUALS "$1"
-								 " AND pg_catalog.starts_with(c.key, $2) AND NOT EXISTS (SELECT FROM %s u"
-								 " WHERE pg_catalog.concat($2, %s)" EQUALS "c.key) ORDER BY c.key COLLATE pg_catalog.\"C\"",
-								 quote_identifier(get_namespace_name(clerk_catalog()->namespace)),
-								 table_clause(plan->rel), key_expression(plan->mapping));
 
 	/* Of a partition, the others' keys have no row here. */
-	if (RelationGetRelid(plan->rel) != plan->mapping->table || plan->rel->rd_rel->relispartition)
+	if (RelationGetRelid(plan->source.rel) != plan->mapping->table || plan->source.rel->rd_rel->relispartition)
 		return;
 	clerk_act_as(plan->mapping->owner, &saved);
-	cursor = SPI_cursor_open(NULL, prepare(query, 2, args), values, NULL, false);
+	cursor = SPI_cursor_open(NULL, clerk_source_prepare(clerk_source_orphans_query(&plan->source), 2, args), values, NULL, false);
 	clerk_restore_user(&saved);
 	for (;;)
 	{
@@ -665,6 +559,7 @@ process_orphans(ClerkPlan *plan)
 			break;
 		for (uint64 i = 0, count = SPI_processed; i < count; i++)
 		{
+			MemoryContext old = MemoryContextSwitchTo(plan->scratch);
 			char	   *key = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
 
 			CHECK_FOR_INTERRUPTS();
@@ -672,6 +567,8 @@ process_orphans(ClerkPlan *plan)
 			plan->differing++;
 			if (plan->options.enqueue && plan->options.prune)
 				enqueue(plan, "delete", NULL, key);
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(plan->scratch);
 		}
 		SPI_freetuptable(rows);
 		report_progress(plan);
@@ -684,14 +581,18 @@ process_orphans(ClerkPlan *plan)
  *-------------------------------------------------------------------------
  */
 
+/*
+ * A copy, as the relation's own can change when the catalogs do.
+ */
 static const Trigger *
 find_trigger(Relation rel, const char *name)
 {
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 	const Trigger *found = NULL;
 
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-		if (strcmp(rel->trigdesc->triggers[i].tgname, name) == 0)
-			found = &rel->trigdesc->triggers[i];
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		if (strcmp(triggers->triggers[i].tgname, name) == 0)
+			found = &triggers->triggers[i];
 	if (found == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -751,13 +652,13 @@ tell_not_compared(const ClerkPlan *plan)
  * The server is that of the trigger's owner, as when the trigger fires.
  */
 static ClerkSettings *
-trigger_settings(const ClerkPlan *plan)
+trigger_settings(const Trigger *trigger)
 {
 	ClerkUser	saved;
 	ClerkSettings *settings;
 
-	clerk_act_as(clerk_trigger_owner(plan->trigger->tgoid), &saved);
-	settings = clerk_arguments_settings(plan->trigger->tgnargs, plan->trigger->tgargs);
+	clerk_act_as(clerk_trigger_owner(trigger->tgoid), &saved);
+	settings = clerk_arguments_settings(trigger->tgnargs, trigger->tgargs);
 	clerk_restore_user(&saved);
 	return settings;
 }
@@ -765,33 +666,36 @@ trigger_settings(const ClerkPlan *plan)
 static void
 run(FunctionCallInfo fcinfo, const Options *options, const char *function)
 {
-	ClerkPlan		plan = {.options = *options};
-	char	   *activity = psprintf("%s()", function);
+	ClerkPlan	plan = {.options = *options};
+	const Trigger *trigger;
+	Relation	rel;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("table and trigger must not be null")));
 	if (options->enqueue || options->refresh)
-		clerk_prevent_write(activity);
+		clerk_prevent_write(psprintf("%s()", function));
 	plan.result = clerk_materialized_result(fcinfo);
-	plan.rel = table_open(PG_GETARG_OID(0), AccessShareLock);
-	if (!has_privs_of_role(GetUserId(), plan.rel->rd_rel->relowner))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(plan.rel));
-	plan.trigger = find_trigger(plan.rel, NameStr(*PG_GETARG_NAME(1)));
+	rel = table_open(PG_GETARG_OID(0), AccessShareLock);
+	if (!has_privs_of_role(GetUserId(), rel->rd_rel->relowner))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
+	trigger = find_trigger(rel, NameStr(*PG_GETARG_NAME(1)));
 	plan.scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk row", ALLOCSET_DEFAULT_SIZES);
 	plan.next_notice = clerk_now_ms() + NOTICE_MS;
+	plan.settings = trigger_settings(trigger);
 	SPI_connect();
-	plan.settings = trigger_settings(&plan);
 	if (options->refresh)
 		refresh(plan.settings->server_name);
+	plan.source.rel = rel;
+	plan.source.lock = options->enqueue;
+	clerk_source_open(&plan.source, trigger);
+	plan.mapping = plan.source.mapping;
 	process_rows(&plan);
 	process_orphans(&plan);
 	tell_not_compared(&plan);
-	if (plan.by_key != NULL)
-		SPI_freeplan(plan.by_key);
 	SPI_finish();
-	table_close(plan.rel, NoLock);
+	table_close(rel, NoLock);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 }
 
