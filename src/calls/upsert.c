@@ -316,11 +316,14 @@ add_anew(ClerkReport *report, const char *gone)
 static Jsonb *
 create_under_key(const Upsert *upsert, const char *gone)
 {
-	ClerkParams *params = clerk_read_params(upsert->settings, clerk_params_without_nulls(upsert->params), NULL,
-											CLERK_OPERATION_CREATE);
+	ClerkParams *params;
 	ClerkReport *report;
-	Jsonb	   *result = clerk_create(upsert->settings, params, upsert->key, &report);
+	Jsonb	   *result;
 
+	/* The nulls are not sent, but must be such that the next call can send them. */
+	(void) clerk_read_params(upsert->settings, upsert->params, NULL, CLERK_OPERATION_UPSERT);
+	params = clerk_read_params(upsert->settings, clerk_params_without_nulls(upsert->params), NULL, CLERK_OPERATION_CREATE);
+	result = clerk_create(upsert->settings, params, upsert->key, &report);
 	if (result == NULL && gone != NULL)
 		add_anew(report, gone);
 	if (result == NULL && clerk_is_duplicate(report) &&

@@ -189,7 +189,8 @@ static const struct
 /* One reading of params, from jsonb to body. */
 typedef struct Reader
 {
-	ClerkOperation operation;
+	ClerkOperation operation;	/* create or update */
+	bool		upsert;			/* a create that may have the nulls of an update */
 	List	   *extra_params;
 	ClerkParams *result;
 	MemoryContext result_context;
@@ -720,7 +721,7 @@ read_value(Reader *reader, const ParamDef *param, const Path *path, ClerkJson *v
 
 	if (clerk_json_type(value) == CLERK_JSON_NULL)
 	{
-		if (param->nullable & operation)
+		if (param->nullable & (reader->upsert ? CLERK_OPERATION_UPDATE : operation))
 			set_value(param, NULL, body, patch);
 		else
 			add_fault(reader, path,
@@ -899,7 +900,8 @@ clerk_params_read(Jsonb *params, Jsonb *named, ClerkOperation operation, List *e
 	MemoryContext work = AllocSetContextCreate(caller, "clerk params", ALLOCSET_DEFAULT_SIZES);
 	ClerkParams *result = palloc0(sizeof(ClerkParams));
 	Reader		reader = {
-		.operation = operation,
+		.operation = operation == CLERK_OPERATION_UPSERT ? CLERK_OPERATION_CREATE : operation,
+		.upsert = operation == CLERK_OPERATION_UPSERT,
 		.extra_params = extra_params,
 		.result = result,
 		.result_context = caller,

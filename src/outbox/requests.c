@@ -157,8 +157,8 @@ stored_params(const ClerkParams *read, Jsonb *given)
 Jsonb *
 clerk_check_request_params(const ClerkSettings *settings, const char *operation, Jsonb *params)
 {
-	ClerkOperation how = strcmp(operation, "update") == 0 ?
-		CLERK_OPERATION_UPDATE : CLERK_OPERATION_CREATE;
+	ClerkOperation how = strcmp(operation, "update") == 0 ? CLERK_OPERATION_UPDATE :
+		strcmp(operation, "upsert") == 0 ? CLERK_OPERATION_UPSERT : CLERK_OPERATION_CREATE;
 	ClerkParams *read = clerk_read_params(settings, params, NULL, how);
 
 	return how == CLERK_OPERATION_UPDATE ? clerk_params_body_jsonb(read->body) :
