@@ -164,7 +164,7 @@ split_key(const char *value, const char **column)
 {
 	const char *colon = strchr(value, ':');
 
-	if (colon == NULL || colon == value || strchr(colon + 1, ':') != NULL)
+	if (colon == NULL || colon == value || colon[1] == '\0' || strchr(colon + 1, ':') != NULL)
 		return NULL;
 	*column = colon + 1;
 	return pnstrdup(value, (Size) (colon - value) + 1);
@@ -173,16 +173,17 @@ split_key(const char *value, const char **column)
 static void
 read_key(Reader *reader)
 {
+	const char *colon = strrchr(reader->value, ':');
 	const char *name;
 	Column	   *column;
 
 	reader->mapping->prefix = split_key(reader->value, &name);
 	if (reader->mapping->prefix == NULL)
 		refuse(reader, ERRCODE_INVALID_PARAMETER_VALUE,
-			   strchr(reader->value, ':') ? "it is not of the form prefix:column" : "it needs a prefix",
+			   colon ? "it is not of the form prefix:column" : "it needs a prefix",
 			   psprintf("Write \"key=prefix:column\", such as \"key=org:%s\". The prefix begins the keys of the table's "
 						"connections for ever, whatever the table is called later, and is used by no other table.",
-						strrchr(reader->value, ':') ? strrchr(reader->value, ':') + 1 : reader->value));
+						colon == NULL ? reader->value : colon[1] == '\0' ? "id" : colon + 1));
 	reader->value = pstrdup(name);
 	column = read_column(reader);
 	if (column->kind != COLUMN_TEXT && column->kind != COLUMN_INTEGER && column->kind != COLUMN_UUID)

@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "base/catalog.h"
 #include "base/clock.h"
 #include "base/compat.h"
@@ -22,6 +23,7 @@
 #include "base/json.h"
 #include "base/statements.h"
 #include "calls/connection.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "clerk/params.h"
 #include "clerk/settings.h"
@@ -31,6 +33,7 @@
 #include "miscadmin.h"
 #include "outbox/requests.h"
 #include "pgstat.h"
+#include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "trigger/compare.h"
 #include "trigger/mapping.h"
@@ -74,7 +77,7 @@ static ClerkStatement tracked_statement = {
 
 /* Which other connections have some of these domains, and which of them? */
 static ClerkStatement holders_statement = {
-	.text = "SELECT c.id, c.key, c.connection, s.shared, pg_catalog.to_jsonb(s.shared),"
+	.text = "SELECT c.id, c.key, c.connection, pg_catalog.to_jsonb(s.shared),"
 	" pg_catalog.jsonb_build_object('id', c.id, 'key', c.key) FROM %1$s.enterprise_connections c CROSS JOIN LATERAL"
 	" (SELECT pg_catalog.array_agg(d.d ORDER BY d.d) AS shared FROM pg_catalog.unnest($2) AS d (d)"
 	" WHERE d.d" EQUALS "ANY (c.domains)) s"
@@ -131,6 +134,7 @@ typedef struct Row
 	Jsonb	   *params;
 	bool		silent;			/* only whether it differs */
 	int			differences;
+	bool		needs_upsert;
 	bool		domains_differ;
 	bool		blocked;		/* no request could be delivered */
 } Row;
@@ -179,6 +183,7 @@ visit_difference(const char *path, JsonbValue *wanted, JsonbValue *actual, void 
 
 	/* A provider can't be changed. */
 	row->blocked |= provider;
+	row->needs_upsert = true;
 	row->domains_differ |= strcmp(path, "domains") == 0;
 	differ(row, provider ? "conflict" : "update", path,
 		   wanted ? JsonbValueToJsonb(wanted) : NULL, actual ? JsonbValueToJsonb(actual) : NULL);
@@ -218,15 +223,35 @@ domains_datum(Jsonb *params, int *count)
 }
 
 /*
+ * Do the parameters have one of these domains?
+ */
+static bool
+has_one_of(Jsonb *params, Jsonb *domains)
+{
+	JsonbValue	buf;
+	JsonbValue	shared;
+	int			counts[2];
+	char	  **has = clerk_lower_strings(getKeyJsonValueFromContainer(&params->root, "domains", 7, &buf), &counts[0]);
+	char	  **looked_for;
+
+	shared.type = jbvBinary;
+	shared.val.binary.data = &domains->root;
+	looked_for = clerk_lower_strings(&shared, &counts[1]);
+	for (int i = 0; i < counts[0]; i++)
+		for (int n = 0; n < counts[1]; n++)
+			if (strcmp(has[i], looked_for[n]) == 0)
+				return true;
+	return false;
+}
+
+/*
  * Will the connection of another key of this table give up all of these
  * domains?  Then they move, which the outbox can do.
  */
 static bool
-gives_up(ClerkPlan *plan, const char *key, Datum domains)
+gives_up(ClerkPlan *plan, const char *key, Jsonb *domains)
 {
 	TupleTableSlot *slot;
-	Jsonb	   *params;
-	int			count;
 
 	if (key == NULL || strncmp(key, plan->mapping->prefix, strlen(plan->mapping->prefix)) != 0)
 		return false;
@@ -235,16 +260,14 @@ gives_up(ClerkPlan *plan, const char *key, Datum domains)
 		return plan->options.prune;
 	if (!clerk_row_is_ready(plan->mapping, slot))
 		return false;
-	params = clerk_row_params(plan->mapping, slot, plan->settings);
-	return !DatumGetBool(DirectFunctionCall2(arrayoverlap, domains_datum(params, &count), domains));
+	return !has_one_of(clerk_row_params(plan->mapping, slot, plan->settings), domains);
 }
 
 typedef struct Holder
 {
 	Known		known;
 	char	   *key;
-	Datum		shared;			/* text[] */
-	Jsonb	   *shared_json;
+	Jsonb	   *shared;			/* the domains, an array */
 	Jsonb	   *described;
 } Holder;
 
@@ -269,9 +292,8 @@ holders_of(Row *row, int *count)
 		holders[i].known.id = clerk_row_text(i, 1);
 		holders[i].key = clerk_row_text(i, 2);
 		holders[i].known.connection = clerk_jsonb_copy(DatumGetJsonbP(clerk_row_datum(i, 3, &isnull)));
-		holders[i].shared = PointerGetDatum(DatumGetArrayTypePCopy(clerk_row_datum(i, 4, &isnull)));
-		holders[i].shared_json = clerk_jsonb_copy(DatumGetJsonbP(clerk_row_datum(i, 5, &isnull)));
-		holders[i].described = clerk_jsonb_copy(DatumGetJsonbP(clerk_row_datum(i, 6, &isnull)));
+		holders[i].shared = clerk_jsonb_copy(DatumGetJsonbP(clerk_row_datum(i, 4, &isnull)));
+		holders[i].described = clerk_jsonb_copy(DatumGetJsonbP(clerk_row_datum(i, 5, &isnull)));
 	}
 	SPI_finish();
 	return holders;
@@ -296,7 +318,7 @@ look_at_holders(Row *row)
 		if (gives_up(row->plan, holders[i].key, holders[i].shared))
 			continue;
 		row->blocked = true;
-		differ(row, "conflict", "domains", holders[i].shared_json, holders[i].described);
+		differ(row, "conflict", "domains", holders[i].shared, holders[i].described);
 	}
 	return adopted;
 }
@@ -332,6 +354,7 @@ compare_ready(Row *row, const Known **adopted)
 		}
 		else if (!row->blocked)
 		{
+			row->needs_upsert = true;
 			differ(row, "create", NULL, DatumGetJsonbP(DirectFunctionCall1(enterprise_connection_without_secrets, JsonbPGetDatum(row->params))), NULL);
 			return;
 		}
@@ -384,9 +407,7 @@ mend(Row *row, bool ready, const Known *adopted)
 		return;
 	if (adopted != NULL)
 		adopt(plan, row->key, adopted->id);
-
-	/* Of an adopted one, adoption alone is the first difference. */
-	if (plan->options.force || row->differences > (adopted != NULL ? 1 : 0))
+	if (plan->options.force || row->needs_upsert)
 		enqueue(plan, "upsert", row->params, row->key);
 	if (row->known->reactivate && !row->known->active && !plan->mapping->maps_active)
 		enqueue(plan, "reactivate", NULL, row->key);
@@ -476,6 +497,19 @@ look_up(ClerkPlan *plan, char **keys, int count)
 	return known;
 }
 
+/*
+ * A row from before the trigger was made, whose key is null or too long.  Only
+ * its owner can mend it.
+ */
+static void
+process_keyless(ClerkPlan *plan, TupleTableSlot *slot, const char *key)
+{
+	if (!clerk_row_is_ready(plan->mapping, slot))
+		return;
+	emit(plan, *key ? key : NULL, NULL, "conflict", "key", NULL, NULL);
+	plan->differing++;
+}
+
 static void
 process_portion(ClerkPlan *plan, SPITupleTable *rows, uint64 count)
 {
@@ -501,6 +535,8 @@ process_portion(ClerkPlan *plan, SPITupleTable *rows, uint64 count)
 		callback.arg = keys[i];
 		if (*keys[i] != '\0' && strlen(keys[i]) <= CLERK_MAX_NAME_LENGTH)
 			process_row(plan, slot, keys[i], &known[i]);
+		else
+			process_keyless(plan, slot, keys[i]);
 		MemoryContextReset(plan->scratch);
 	}
 	error_context_stack = callback.previous;
@@ -663,6 +699,24 @@ trigger_settings(const Trigger *trigger)
 	return settings;
 }
 
+/*
+ * A key without a row is deleted only if no transaction is about to insert the
+ * row: its upsert would be sent before the delete.  As the row is not there to
+ * be locked, the table is; at once, as a writer that waits for a row which this
+ * transaction has locked would be a deadlock.
+ */
+static void
+lock_out_writers(Oid table)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot prune in a transaction whose isolation level is higher than READ COMMITTED"),
+				 errdetail("It would not see rows that were inserted since it began.")));
+	LockRelationOid(table, ShareLock);
+	list_free(find_all_inheritors(table, ShareLock, NULL));
+}
+
 static void
 run(FunctionCallInfo fcinfo, const Options *options, const char *function)
 {
@@ -687,6 +741,8 @@ run(FunctionCallInfo fcinfo, const Options *options, const char *function)
 	SPI_connect();
 	if (options->refresh)
 		refresh(plan.settings->server_name);
+	if (options->prune)
+		lock_out_writers(RelationGetRelid(rel));
 	plan.source.rel = rel;
 	plan.source.lock = options->enqueue;
 	clerk_source_open(&plan.source, trigger);

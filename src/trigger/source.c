@@ -57,7 +57,10 @@ key_condition(const Mapping *mapping)
 	const char *column = quote_identifier(key->name);
 
 	if (key->kind == COLUMN_INTEGER)
-		return psprintf("u.%s" EQUALS "CASE WHEN $1 OPERATOR(pg_catalog.~) '^-?[0-9]{1,18}$' THEN $1::pg_catalog.int8 END", column);
+		return psprintf("u.%s" EQUALS "CASE WHEN $1 OPERATOR(pg_catalog.~) '^-?[0-9]{1,19}$' THEN"
+						" CASE WHEN $1::pg_catalog.numeric OPERATOR(pg_catalog.>=) -9223372036854775808"
+						" AND $1::pg_catalog.numeric OPERATOR(pg_catalog.<=) 9223372036854775807"
+						" THEN $1::pg_catalog.int8 END END", column);
 	if (key->kind == COLUMN_UUID)
 		return psprintf("u.%s" EQUALS "CASE WHEN $1 OPERATOR(pg_catalog.~) '^[0-9a-f-]{36}$' THEN $1::pg_catalog.uuid END", column);
 	if (key->type == TEXTOID || key->type == VARCHAROID)
