@@ -22,9 +22,9 @@ INSTALL_PARTS = head server params tracking calls outbox trigger views
 DATA =
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains twins guard hostile matrix parallel
+REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger trigger_rows trigger_nulls reconcile drift outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains twins guard hostile matrix parallel
 REGRESS_OPTS = --encoding=UTF8
-ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
+ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel reconcile_writers outbox_levels
 
 PKG_CONFIG ?= pkg-config
 PG_CONFIG ?= pg_config
