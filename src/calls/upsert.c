@@ -204,6 +204,14 @@ find_created(const Upsert *upsert, const ClerkBody *body, char **other)
  *-------------------------------------------------------------------------
  */
 
+Jsonb *
+clerk_params_without_nulls(Jsonb *params)
+{
+	if (params == NULL || !JB_ROOT_IS_OBJECT(params))
+		return params;
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_strip_nulls, JsonbPGetDatum(params)));
+}
+
 /*
  * PATCH a known connection with the parameters; NULL if it is gone.
  */
@@ -302,11 +310,14 @@ add_anew(ClerkReport *report, const char *gone)
 static Jsonb *
 create_under_key(const Upsert *upsert, const char *gone)
 {
-	ClerkParams *params = clerk_read_params(upsert->settings, upsert->params, NULL,
-											CLERK_OPERATION_CREATE);
+	ClerkParams *params;
 	ClerkReport *report;
-	Jsonb	   *result = clerk_create(upsert->settings, params, upsert->key, &report);
+	Jsonb	   *result;
 
+	/* The nulls are not sent, but must be such that the next call can send them. */
+	(void) clerk_read_params(upsert->settings, upsert->params, NULL, CLERK_OPERATION_UPSERT);
+	params = clerk_read_params(upsert->settings, clerk_params_without_nulls(upsert->params), NULL, CLERK_OPERATION_CREATE);
+	result = clerk_create(upsert->settings, params, upsert->key, &report);
 	if (result == NULL && gone != NULL)
 		add_anew(report, gone);
 	if (result == NULL && clerk_is_duplicate(report) &&

@@ -10,6 +10,7 @@
 #define CLERK_PARAMS_H
 
 #include "base/jsonb.h"
+#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
@@ -22,7 +23,8 @@
 typedef enum ClerkOperation
 {
 	CLERK_OPERATION_CREATE = 1,
-	CLERK_OPERATION_UPDATE = 2
+	CLERK_OPERATION_UPDATE = 2,
+	CLERK_OPERATION_UPSERT = 4	/* a create that may have the nulls of an update */
 } ClerkOperation;
 
 /* One thing that is wrong; hint may be NULL.  All palloc'd, server encoding. */
@@ -138,5 +140,8 @@ extern ClerkParamInfo *clerk_params_find(const char *path, List *extra_params, C
  * about it ("It ..."), if a path is malformed.
  */
 extern bool clerk_params_parse_extra(const char *value, List **paths, const char **fault);
+
+/* The SQL function, for C callers too: stored parameters (jsonb) without what is secret in them. */
+extern Datum enterprise_connection_without_secrets(PG_FUNCTION_ARGS);
 
 #endif							/* CLERK_PARAMS_H */

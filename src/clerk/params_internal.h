@@ -101,6 +101,7 @@ typedef struct Reader
 	ClerkOperation operation;
 	List	   *extra_params;
 	Jsonb	   *params;			/* NULL: none */
+	bool		nulls_of_update;	/* also of a create, which is an upsert's */
 	bool		upserts;		/* an update that may name the provider ... */
 	const char *known_provider; /* ... which is this; NULL: not known */
 	Spelling	spelling;		/* of params */
