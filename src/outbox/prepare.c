@@ -7,7 +7,7 @@
  */
 #include "postgres.h"
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/connection.h"
 #include "calls/upsert.h"
 #include "miscadmin.h"
@@ -38,8 +38,8 @@ settings_of(const Delivery *delivery)
 	return settings;
 }
 
-const ClerkBody clerk_body_inactive = {"{\"active\":false}", 16};
-static const ClerkBody body_active = {"{\"active\":true}", 15};
+const ClerkBody clerk_body_inactive = {.text = "{\"active\":false}",.len = 16};
+static const ClerkBody body_active = {.text = "{\"active\":true}",.len = 15};
 
 /*
  * What an upsert's null takes away is not there yet.
@@ -87,19 +87,13 @@ static void
 prepare_update(Delivery *delivery)
 {
 	const ClerkRequestRow *row = delivery->row;
-	Jsonb	   *params;
 
 	need_connection(row);
-	params = clerk_params_for_update(row->params,
-									 clerk_tracked_provider(delivery->server->name, row->connection_id));
-	if (JB_ROOT_COUNT(params) == 0)
-	{
-		/* Only the provider was named: nothing to change, but to know. */
-		delivery->call.endpoint = CLERK_GET;
-		return;
-	}
-	delivery->params = clerk_read_params(delivery->settings, params, NULL, CLERK_OPERATION_UPDATE);
-	delivery->call.endpoint = CLERK_UPDATE;
+	delivery->params = clerk_read_upsert_params(delivery->settings, row->params,
+												clerk_tracked_provider(delivery->server->name, row->connection_id));
+
+	/* If only the provider was named, there is nothing to change: just read it. */
+	delivery->call.endpoint = delivery->params->body ? CLERK_UPDATE : CLERK_GET;
 	delivery->call.body = delivery->params->body;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/closest.h"
 #include "base/json.h"
+#include "base/jsonb.h"
 #include "catalog/pg_type.h"
 #include "clerk/params.h"
 #include "clerk/settings.h"

@@ -20,7 +20,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/guard.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/statements.h"
 #include "calls/connection.h"
 #include "catalog/pg_inherits.h"

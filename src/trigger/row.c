@@ -10,7 +10,7 @@
  */
 #include "postgres.h"
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "clerk/params.h"
@@ -24,14 +24,6 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-
-/* Which of the values a text of the parameters has. */
-typedef enum Part
-{
-	PART_ALL,
-	PART_VALUES,				/* what is not null */
-	PART_NULLS
-} Part;
 
 /*-------------------------------------------------------------------------
  * Columns
@@ -347,24 +339,16 @@ clerk_row_key(const Mapping *mapping, TupleTableSlot *slot)
  *-------------------------------------------------------------------------
  */
 
-static bool append_object(StringInfo out, const Member *object, TupleTableSlot *slot, Part part);
+static bool append_object(StringInfo out, const Member *object, TupleTableSlot *slot);
 
 static bool
-append_member(StringInfo out, const Member *member, TupleTableSlot *slot, Part part)
+append_member(StringInfo out, const Member *member, TupleTableSlot *slot)
 {
 	if (member->members != NIL)
-		return append_object(out, member, slot, part);
-	if (part == PART_NULLS)
-	{
-		StringInfoData value;
-
-		initStringInfo(&value);
-		if (append_leaf(&value, member, slot))
-			return false;
-	}
-	else if (append_leaf(out, member, slot))
+		return append_object(out, member, slot);
+	if (append_leaf(out, member, slot))
 		return true;
-	if (part == PART_VALUES || !member->null_on_update)
+	if (!member->null_on_update)
 		return false;
 	appendStringInfoString(out, "null");
 	return true;
@@ -375,7 +359,7 @@ append_member(StringInfo out, const Member *member, TupleTableSlot *slot, Part p
  * count only beside a value: a customer with SAML has nothing to say of OIDC.
  */
 static bool
-append_object(StringInfo out, const Member *object, TupleTableSlot *slot, Part part)
+append_object(StringInfo out, const Member *object, TupleTableSlot *slot)
 {
 	bool		first = true;
 	ListCell   *lc;
@@ -391,7 +375,7 @@ append_object(StringInfo out, const Member *object, TupleTableSlot *slot, Part p
 		if (!first)
 			appendStringInfoChar(out, ',');
 		appendStringInfoString(out, member->label);
-		if (append_member(out, member, slot, part))
+		if (append_member(out, member, slot))
 			first = false;
 		else
 			out->len = before;
@@ -400,35 +384,20 @@ append_object(StringInfo out, const Member *object, TupleTableSlot *slot, Part p
 	return !first;
 }
 
-static Jsonb *
-params_jsonb(const Mapping *mapping, TupleTableSlot *slot, Part part, bool *large)
-{
-	StringInfoData json;
-
-	initStringInfo(&json);
-	(void) append_object(&json, &mapping->root, slot, part);
-	/* A character may become four bytes on the way. */
-	*large = json.len > CLERK_MAX_BODY / 4;
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
-}
-
-/*
- * What has to be checked is checked as a create, which it may be, and which
- * takes fewer nulls than an update.
- */
 Jsonb *
 clerk_row_params(const Mapping *mapping, TupleTableSlot *slot, const ClerkSettings *settings)
 {
-	bool		large;
-	Jsonb	   *params = params_jsonb(mapping, slot, PART_ALL, &large);
-	Jsonb	   *values;
+	StringInfoData json;
+	Jsonb	   *params;
 
-	if (mapping->checked && !large)
+	initStringInfo(&json);
+	(void) append_object(&json, &mapping->root, slot);
+	params = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+
+	/* A character may become four bytes on the way. */
+	if (mapping->checked && json.len <= CLERK_MAX_BODY / 4)
 		return params;
-	values = params_jsonb(mapping, slot, PART_VALUES, &large);
-	if (JB_ROOT_COUNT(values) > 0)
-		values = clerk_check_request_params(settings, "upsert", values);
-	return clerk_jsonb_merge(params_jsonb(mapping, slot, PART_NULLS, &large), values);
+	return clerk_check_request_params(settings, "upsert", params);
 }
 
 static void
