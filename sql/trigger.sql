@@ -269,11 +269,13 @@ SELECT * FROM box.enqueued();
 CREATE TYPE regress_sync.one_of AS ENUM ('enum.example');
 CREATE DOMAIN regress_sync.mail_domain AS varchar(100) CHECK (value ~ '[.]');
 -- stands for the extension's, which need not be installed here
+SET client_min_messages = warning;
 CREATE TYPE regress_sync.citext;
 CREATE FUNCTION regress_sync.citextin(cstring) RETURNS regress_sync.citext LANGUAGE internal IMMUTABLE STRICT AS 'textin';
 CREATE FUNCTION regress_sync.citextout(regress_sync.citext) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
 CREATE TYPE regress_sync.citext (INPUT = regress_sync.citextin, OUTPUT = regress_sync.citextout, LIKE = text, CATEGORY = 'S', COLLATABLE = true);
 CREATE CAST (regress_sync.citext AS text) WITHOUT FUNCTION AS IMPLICIT;
+RESET client_min_messages;
 CREATE TABLE regress_sync.single (code varchar(10) UNIQUE, name text DEFAULT 'Single', t text, v varchar(30), c char(30), e regress_sync.one_of, ci regress_sync.citext, d regress_sync.mail_domain);
 CREATE FUNCTION pg_temp.single(argument text, value text) RETURNS SETOF jsonb LANGUAGE plpgsql AS $$
 BEGIN
