@@ -214,6 +214,14 @@ clerk_params_for_update(Jsonb *params, const char *provider)
 											  CStringGetTextDatum("provider")));
 }
 
+Jsonb *
+clerk_params_without_nulls(Jsonb *params)
+{
+	if (params == NULL || !JB_ROOT_IS_OBJECT(params))
+		return params;
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_strip_nulls, JsonbPGetDatum(params)));
+}
+
 /*
  * PATCH a known connection with the parameters; NULL if it is gone.
  */
@@ -308,7 +316,7 @@ add_anew(ClerkReport *report, const char *gone)
 static Jsonb *
 create_under_key(const Upsert *upsert, const char *gone)
 {
-	ClerkParams *params = clerk_read_params(upsert->settings, upsert->params, NULL,
+	ClerkParams *params = clerk_read_params(upsert->settings, clerk_params_without_nulls(upsert->params), NULL,
 											CLERK_OPERATION_CREATE);
 	ClerkReport *report;
 	Jsonb	   *result = clerk_create(upsert->settings, params, upsert->key, &report);

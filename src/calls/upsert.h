@@ -29,4 +29,11 @@ extern bool clerk_same_connection(ClerkJson *body, ClerkJson *connection);
  */
 extern Jsonb *clerk_params_for_update(Jsonb *params, const char *provider);
 
+/*
+ * The parameters of an upsert that has to create: without its nulls, which take
+ * away what an existing connection has.  An object stays, as it says which
+ * provider is meant.
+ */
+extern Jsonb *clerk_params_without_nulls(Jsonb *params);
+
 #endif							/* CLERK_UPSERT_H */

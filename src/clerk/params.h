@@ -10,6 +10,7 @@
 #define CLERK_PARAMS_H
 
 #include "base/json.h"
+#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
@@ -110,5 +111,8 @@ extern ClerkParamInfo *clerk_params_find(const char *path, List *extra_params, C
  * about it ("It ..."), if a path is malformed.
  */
 extern bool clerk_params_parse_extra(const char *value, List **paths, const char **fault);
+
+/* The SQL function, for C callers too: stored parameters (jsonb) without what is secret in them. */
+extern Datum enterprise_connection_without_secrets(PG_FUNCTION_ARGS);
 
 #endif							/* CLERK_PARAMS_H */

@@ -363,7 +363,7 @@ check_operation(const char *operation, Jsonb *params, const char *key, const cha
 	ClerkOutboxOperation found;
 	const ClerkOperationInfo *info;
 
-	if (!clerk_find_operation(operation, &found))
+	if (!clerk_find_operation(operation, &found) || clerk_operations[found].of_trigger)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown operation \"%s\"", operation),
