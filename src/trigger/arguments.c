@@ -270,7 +270,8 @@ add_leaf(const Reader *reader, const char *path)
 		foreach(lc, node->members)
 		{
 			member = lfirst(lc);
-			if ((found = strcmp(member->name, name) == 0))
+			found = strcmp(member->name, name) == 0;
+			if (found)
 				break;
 		}
 		leaf = found && member->members == NIL;
