@@ -14,7 +14,7 @@
 #include "base/catalog.h"
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/statements.h"
 #include "base/wake.h"
 #include "calls/connection.h"
@@ -137,32 +137,17 @@ static ClerkStatement mend_sequence_statement = {
  */
 
 /*
- * The stored parameters: in the wire's spelling, so that two of them can be
- * merged; without a provider that was only inferred, because for an upsert of
- * a connection that exists it would be a change.
+ * In the wire's spelling, so that two of them can be merged; without a provider
+ * that was only inferred, because for an upsert of a connection that exists it
+ * would be a change.
  */
-static Jsonb *
-stored_params(const ClerkParams *read, Jsonb *given)
-{
-	Jsonb	   *body = clerk_params_body_jsonb(read->body);
-
-	if (clerk_jsonb_string(given, "provider") == NULL)
-		body = DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(body),
-												  CStringGetTextDatum("provider")));
-	if (read->patch != NULL)
-		body = clerk_jsonb_merge(body, clerk_params_body_jsonb(read->patch));
-	return body;
-}
-
 Jsonb *
 clerk_check_request_params(const ClerkSettings *settings, const char *operation, Jsonb *params)
 {
-	ClerkOperation how = strcmp(operation, "update") == 0 ?
-		CLERK_OPERATION_UPDATE : CLERK_OPERATION_CREATE;
-	ClerkParams *read = clerk_read_params(settings, params, NULL, how);
+	ClerkOperation how = strcmp(operation, "update") == 0 ? CLERK_OPERATION_UPDATE :
+		strcmp(operation, "upsert") == 0 ? CLERK_OPERATION_UPSERT : CLERK_OPERATION_CREATE;
 
-	return how == CLERK_OPERATION_UPDATE ? clerk_params_body_jsonb(read->body) :
-		stored_params(read, params);
+	return clerk_params_given(clerk_read_params(settings, params, NULL, how));
 }
 
 /*
@@ -363,7 +348,7 @@ check_operation(const char *operation, Jsonb *params, const char *key, const cha
 	ClerkOutboxOperation found;
 	const ClerkOperationInfo *info;
 
-	if (!clerk_find_operation(operation, &found))
+	if (!clerk_find_operation(operation, &found) || clerk_operations[found].of_trigger)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown operation \"%s\"", operation),
@@ -427,7 +412,8 @@ typedef struct Look
 	char	   *param_name;
 	int64		superseded_by;	/* 0: by none */
 	bool		mine;			/* of this transaction */
-	Jsonb	   *connection;		/* of one that is delivered; what a deletion answers if it is gone */
+	Jsonb	   *connection;		/* of one that is delivered; what a deletion
+								 * answers if it is gone */
 	char	   *server;
 	char	   *key;
 } Look;
@@ -560,7 +546,11 @@ is_delivered(const Look *look, int64 id, int64 superseded)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot await a request of this transaction"),
 				 errdetail("It is delivered after the transaction commits.")));
-	/* What has failed has done so for good, even if a later one was sent since. */
+
+	/*
+	 * What has failed has done so for good, even if a later one was sent
+	 * since.
+	 */
 	if (strcmp(look->state, "failed") == 0 || (strcmp(look->state, "superseded") == 0 && look->error != NULL))
 		raise_stored_error(look);
 	if (strcmp(look->state, "cancelled") == 0)
