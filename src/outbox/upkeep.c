@@ -22,12 +22,18 @@
 /* ... and until the next one, in ms, while something is under way. */
 #define SWEEP_INTERVAL 100
 
+static const ClerkColumn id_columns[] = {
+	{"id", CLERK_INT8, 0, NULL},
+	CLERK_COLUMNS_END
+};
+
 /* What has been finished for so long that it is cleared away. */
 static ClerkStatement old_statement = {
 	.text = "SELECT q.id FROM " REQUESTS " q WHERE q.finished_at < $1 AND NOT q.scrubbed"
 	" ORDER BY q.finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",
 	.nargs = 2,
 	.args = {TIMESTAMPTZOID, INT4OID},
+	.returns = id_columns,
 };
 
 /*
@@ -35,11 +41,11 @@ static ClerkStatement old_statement = {
  * secrets do not; then it is looked at no more.
  */
 static ClerkStatement purge_statement = {
-	.text = "WITH gone AS (DELETE FROM " REQUESTS " q WHERE q.id = ANY ($1) AND q.state <> 'failed')"
+	.text = "WITH old AS MATERIALIZED (SELECT o.id FROM <rows>),"
+	" gone AS (DELETE FROM " REQUESTS " q WHERE q.id = ANY (ARRAY(SELECT o.id FROM old o)) AND q.state <> 'failed')"
 	" UPDATE " REQUESTS " q SET params = enterprise_connection_without_secrets(q.params), scrubbed = true"
-	" WHERE q.id = ANY ($1) AND q.state = 'failed'",
-	.nargs = 1,
-	.args = {INT8ARRAYOID},
+	" WHERE q.id = ANY (ARRAY(SELECT o.id FROM old o)) AND q.state = 'failed'",
+	.given = id_columns,
 };
 
 /*
@@ -97,10 +103,7 @@ bring_back(Loop *loop, void *arg)
 			TimestampTzGetDatum(last), Int32GetDatum(AT_ONCE)
 		};
 
-		SPI_connect();
-		clerk_run(&bring_back_statement, values, NULL, false);
-		all &= SPI_processed < AT_ONCE;
-		SPI_finish();
+		all &= clerk_execute(&bring_back_statement, values, NIL) < AT_ONCE;
 	}
 
 	/* If there was too much for one transaction, the rest is for the next time. */
@@ -129,22 +132,17 @@ sweep(Loop *loop, void *arg)
 		pfree(lane);
 }
 
-/* Finished requests that go together. */
-typedef struct Old
-{
-	Datum	   *ids;
-	int			count;
-} Old;
-
 static void
 purge_old(Loop *loop, void *arg)
 {
-	const Old  *old = arg;
-	Datum		value = PointerGetDatum(construct_array(old->ids, old->count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	(void) clerk_execute(&purge_statement, NULL, ((ClerkItems *) arg)->items);
+}
 
-	SPI_connect();
-	clerk_run(&purge_statement, &value, NULL, false);
-	SPI_finish();
+static void
+not_purged(Loop *loop, void *arg, void *item, const ErrorData *error)
+{
+	clerk_outbox_log(psprintf("clear away request " INT64_FORMAT, *(int64 *) item), error);
+	loop->purging = false;
 }
 
 /*
@@ -156,30 +154,14 @@ purge(Loop *loop, void *arg)
 {
 	Datum		values[] = {TimestampTzGetDatum(GetCurrentTimestamp() - (TimestampTz) clerk_retention * USECS_PER_SEC),
 	Int32GetDatum(AT_ONCE)};
-	Old			old = {.ids = palloc(sizeof(Datum) * AT_ONCE)};
-	bool		isnull;
-	int			kept = 0;
+	ClerkItems	old = {
+		.items = clerk_select(&old_statement, values, NIL, sizeof(int64)),
+		.work = purge_old,
+		.failed = not_purged,
+	};
 
-	loop->purging = false;
-	SPI_connect();
-	clerk_run(&old_statement, values, NULL, false);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		old.ids[old.count++] = clerk_row_datum(i, 1, &isnull);
-	SPI_finish();
-	if (old.count == 0)
-		return;
-	if (clerk_outbox_try(loop, purge_old, &old) != NULL)
-		for (int i = 0; i < old.count; i++)
-		{
-			Old			one = {.ids = &old.ids[i],.count = 1};
-			ErrorData  *error = clerk_outbox_try(loop, purge_old, &one);
-
-			if (error == NULL)
-				continue;
-			clerk_outbox_log(psprintf("clear away request " INT64_FORMAT, DatumGetInt64(old.ids[i])), error);
-			kept++;
-		}
-	loop->purging = old.count == AT_ONCE && kept == 0;
+	loop->purging = list_length(old.items) == AT_ONCE;
+	clerk_outbox_try_all(loop, &old);
 }
 
 /*
