@@ -4,53 +4,99 @@
 #   make PG_CONFIG=/path/...    for another PostgreSQL
 #   make COPT=-Werror           warnings are errors, as the tests build it
 
+# Where the sources are: here, or elsewhere ("make -f /path/to/Makefile" in an
+# empty directory, as Debian's pg_buildext does it). $(srcdir) is PGXS's word
+# for it, but is not known before PGXS is included.
+source := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
+
 EXTENSION = pg_clerk
 MODULE_big = pg_clerk
 PGFILEDESC = "pg_clerk - Clerk enterprise connections from SQL"
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
-EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(EXTENSION).control)
-DATA = $(wildcard src/pg_clerk--*.sql)
+OBJS := $(patsubst $(source)/%.c,%.o,$(sort $(wildcard $(source)/src/*.c $(source)/src/*/*.c)))
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(source)/$(EXTENSION).control)
 
-REGRESS = setup params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains twins guard hostile matrix parallel
+# The install script is joined from these parts, in this order: a part uses
+# what the ones before it create.
+INSTALL_PARTS = head server params tracking calls outbox trigger views
+# Upgrade scripts, such as src/sql/pg_clerk--1.0--1.1.sql
+DATA =
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+
+REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains twins guard hostile matrix parallel
 REGRESS_OPTS = --encoding=UTF8
 ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
 
 PKG_CONFIG ?= pkg-config
 PG_CONFIG ?= pg_config
-PG_CPPFLAGS = -I$(srcdir)/src $(shell $(PKG_CONFIG) --cflags libcurl json-c) -DCLERK_VERSION=\"$(EXTVERSION)\"
+PG_CPPFLAGS = -I$(source)/src $(shell $(PKG_CONFIG) --cflags libcurl json-c) -DCLERK_VERSION=\"$(EXTVERSION)\"
 SHLIB_LINK = $(shell $(PKG_CONFIG) --libs libcurl json-c)
 PG_CFLAGS = -Wextra -Wno-unused-parameter -isystem $(shell $(PG_CONFIG) --includedir-server)
+
+# A list that is empty, or a program that is missing, would build a library
+# that PostgreSQL can't load, and make would not fail.
+$(if $(OBJS),,$(error there are no C files below $(source)/src))
+$(if $(EXTVERSION),,$(error $(source)/$(EXTENSION).control has no default_version))
+unlisted := $(filter-out $(INSTALL_PARTS:%=$(source)/src/sql/%.sql) $(DATA:%=$(source)/%),$(wildcard $(source)/src/sql/*.sql))
+$(if $(unlisted),$(error neither in INSTALL_PARTS nor in DATA: $(unlisted)))
+
+# $(call succeeds,command): not empty if it does
+succeeds = $(filter 0,$(shell $(1) >/dev/null 2>&1; echo $$?))
+# $(call need,library,version,package of Debian)
+need = $(if $(call succeeds,$(PKG_CONFIG) --atleast-version=$(2) $(1)),,$(error pg_clerk needs $(1) $(2) or newer: \
+	$(or $(addprefix there is ,$(shell $(PKG_CONFIG) --modversion $(1) 2>/dev/null)),$(PKG_CONFIG) knows no $(1)) (Debian: $(3))))
+
+ifneq (,$(filter-out clean distclean maintainer-clean uninstall,$(or $(MAKECMDGOALS),all)))
+$(if $(call succeeds,$(PKG_CONFIG) --version),,$(error $(PKG_CONFIG) does not run: install pkg-config, or set PKG_CONFIG))
+$(call need,libcurl,7.87,libcurl4-openssl-dev)
+$(call need,json-c,0.15,libjson-c-dev)
+# make would take what lies there for its own, and not find it here
+ifneq (,$(filter-out . $(CURDIR),$(source)))
+built := $(wildcard $(OBJS:%=$(source)/%) $(DATA_built:%=$(source)/%))
+$(if $(built),$(error $(source) has been built in: run "make clean" there before you build elsewhere))
+endif
+endif
 
 # Nothing here is worth inlining into a query: no bitcode, no need of clang.
 override with_llvm = no
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
+$(if $(PGXS),,$(error $(PG_CONFIG) does not run: install the development files of PostgreSQL, or set PG_CONFIG))
+$(if $(wildcard $(PGXS)),,$(error there is no $(PGXS): install the development files of PostgreSQL (Debian: postgresql-server-dev-NN)))
 include $(PGXS)
 
-$(OBJS): $(wildcard src/*.h src/*/*.h)
+# Each object depends on all headers. Its directory has to be made where the
+# sources are elsewhere; by its whole name, as make would find it there.
+$(OBJS): $(wildcard $(source)/src/*.h $(source)/src/*/*.h) | $(sort $(dir $(OBJS:%=$(CURDIR)/%)))
+
+$(sort $(dir $(OBJS:%=$(CURDIR)/%))):
+	mkdir -p $@
+
+$(DATA_built): $(INSTALL_PARTS:%=$(source)/src/sql/%.sql) $(source)/Makefile $(source)/$(EXTENSION).control
+	for part in $(INSTALL_PARTS); do cat $(source)/src/sql/$$part.sql && echo || exit; done >$@.new
+	mv -f $@.new $@
 
 # Against a throwaway server; see test/.
 .PHONY: bench
 bench:
-	test/bench/run $(if $(ROUNDS),-r $(ROUNDS)) $(PARTS)
+	$(source)/test/bench/run $(if $(ROUNDS),-r $(ROUNDS)) $(PARTS)
 
 .PHONY: soak
 soak:
-	test/soak/run
+	$(source)/test/soak/run
 
 # Builds that find faults. PG_SOURCE is an unpacked source of PostgreSQL.
 .PHONY: check-asserts
 check-asserts:
-	PG_SOURCE='$(PG_SOURCE)' PG_PREFIX='$(PG_PREFIX)' test/builds/asserts $(TESTS)
+	PG_SOURCE='$(PG_SOURCE)' PG_PREFIX='$(PG_PREFIX)' $(source)/test/builds/asserts $(TESTS)
 
 .PHONY: asan
 asan:
-	PG_SOURCE='$(PG_SOURCE)' PG_PREFIX='$(PG_PREFIX)' test/builds/asan $(if $(SECONDS),-t $(SECONDS)) $(TESTS)
+	PG_SOURCE='$(PG_SOURCE)' PG_PREFIX='$(PG_PREFIX)' $(source)/test/builds/asan $(if $(SECONDS),-t $(SECONDS)) $(TESTS)
 
 .PHONY: fuzz
 fuzz:
-	test/fuzz/run $(if $(SECONDS),-t $(SECONDS)) $(if $(SEED),-s $(SEED)) $(PARTS)
+	$(source)/test/fuzz/run $(if $(SECONDS),-t $(SECONDS)) $(if $(SEED),-s $(SEED)) $(PARTS)
 
 .PHONY: coverage
 coverage:
-	test/run -c $(TESTS)
+	$(source)/test/run -c $(TESTS)

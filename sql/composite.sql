@@ -38,7 +38,7 @@ BEGIN
 	p.sync_user_attributes := true;
 	p.saml.idp_metadata_url := 'https://idp.acme.example/md';
 	p.saml.login_hint.mode := 'off';
-	p.custom_attributes := p.custom_attributes || ROW('Dept', 'dept', NULL, NULL, NULL, NULL, NULL)::enterprise_connection_custom_attribute;
+	p.custom_attributes := array_append(p.custom_attributes, ROW('Dept', 'dept', NULL, NULL, NULL, NULL, NULL)::enterprise_connection_custom_attribute);
 	RAISE WARNING '%', p::jsonb;
 	RAISE WARNING '%', enterprise_connection_body(p);
 	RAISE WARNING '%', enterprise_connection_body(p, 'update');
@@ -114,52 +114,97 @@ SELECT id, p::jsonb ->> 'name' AS name, length(enterprise_connection_body(p) #>>
 FROM stored ORDER BY id;
 
 --
--- Comparing still works: with operators, and where PostgreSQL looks them up.
+-- Comparing still works: by name ("=", "<>", IN, IS DISTINCT FROM), and where
+-- PostgreSQL looks for an operator class.  All ways agree, whatever is NULL or
+-- in "more".
 --
+CREATE FUNCTION pg_temp.samples(type text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+	element text := rtrim(type, '[]');
+	attributes int := (SELECT relnatts FROM pg_class WHERE oid = element::regclass);
+BEGIN
+	RETURN QUERY EXECUTE format($q$
+		SELECT CASE WHEN %L <> %L THEN ARRAY[v::%s]::text ELSE v END
+		FROM (SELECT format('(%%s%%s%%s)', first, repeat(',', %s), more)
+			FROM unnest('{t,f,""}'::text[]) first,
+				unnest(ARRAY['', '{}', '"{""x"": 1}"', '"{""x"": 1.0}"', '"{""x"": null}"']) more) AS s (v)
+		UNION ALL SELECT NULL $q$, type, element, element, attributes - 1);
+	IF type = 'enterprise_connection_params' THEN
+		RETURN QUERY SELECT * FROM unnest(ARRAY['(,,,,,,,,,,,,"(,,,,,,,,,,,,)",)', '(,,,,,,,,,,,,"(,,,,,,,,,,,,{})",)',
+			'(,,,,,,,,,,{},,,)', '(,,"{a,NULL}",,,,,,,,{NULL},,,)']);
+	ELSIF type <> element THEN
+		RETURN QUERY SELECT * FROM unnest('{"{}","{NULL}","{NULL,NULL}"}'::text[]);
+	END IF;
+END
+$$;
+-- Each sample is there twice: so each group has two rows, or more where two
+-- samples are equal (1 and 1.0 in "more").
+CREATE FUNCTION pg_temp.comparisons(type text, OUT samples bigint, OUT distincts bigint, OUT disagreements bigint,
+	OUT joined bigint, OUT using_joined bigint, OUT grouped numeric, OUT in_list bigint, OUT in_query bigint, OUT not_distinct bigint,
+	OUT ordered boolean, OUT uniques bigint, OUT violation text)
+LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('CREATE TEMP TABLE sample AS SELECT n AS copy, s::%s AS v FROM generate_series(1, 2) n, pg_temp.samples(%L) s', type, type);
+	SELECT count(v), count(DISTINCT v) FROM sample INTO samples, distincts;
+	SELECT count(*) FROM sample x, sample y,
+		LATERAL (SELECT count(DISTINCT w) = 1 FROM (VALUES (x.v), (y.v)) AS u (w)) AS c (same)
+	WHERE x.v IS DISTINCT FROM NULL AND y.v IS DISTINCT FROM NULL
+		AND ((x.v = y.v) <> same OR (x.v <> y.v) = same OR (x.v IS DISTINCT FROM y.v) = same) INTO disagreements;
+	SELECT count(*) FROM sample x JOIN sample y ON x.v = y.v INTO joined;
+	SELECT count(*) FROM sample x JOIN sample y USING (v) INTO using_joined;
+	SELECT sum(n * n) FROM (SELECT count(v) AS n FROM sample GROUP BY v) AS g INTO grouped;
+	SELECT count(*) FROM sample x, sample y WHERE x.v IN (y.v, y.v) INTO in_list;
+	SELECT count(*) FROM sample x WHERE x.v IN (SELECT v FROM sample) INTO in_query;
+	SELECT count(*) FROM sample x, sample y WHERE x.v IS NOT DISTINCT FROM y.v INTO not_distinct;
+	-- what is equal stands together
+	SELECT count(*) FILTER (WHERE changed) = distincts
+	FROM (SELECT v IS DISTINCT FROM lag(v) OVER (ORDER BY v, copy) AS changed FROM sample WHERE v IS DISTINCT FROM NULL) AS o
+	INTO ordered;
+	EXECUTE format('CREATE TEMP TABLE uniquely (v %s CONSTRAINT only_one UNIQUE)', type);
+	INSERT INTO uniquely SELECT v FROM sample WHERE v IS DISTINCT FROM NULL ON CONFLICT (v) DO NOTHING;
+	SELECT count(*) FROM uniquely INTO uniques;
+	BEGIN
+		INSERT INTO uniquely SELECT v FROM sample WHERE v IS DISTINCT FROM NULL LIMIT 1;
+	EXCEPTION WHEN unique_violation THEN
+		GET STACKED DIAGNOSTICS violation = CONSTRAINT_NAME;
+	END;
+	CREATE UNIQUE INDEX ON uniquely (v, (v IS NULL));
+	DROP TABLE sample, uniquely;
+END
+$$;
+\x
+SELECT type, c.*
+FROM unnest('{params,oidc,saml,attribute_mapping,login_hint,custom_attribute,custom_attribute[]}'::text[]) WITH ORDINALITY AS t (type, n),
+	pg_temp.comparisons('enterprise_connection_' || type) AS c
+ORDER BY n;
+\x
+
 CREATE TEMP TABLE pair (l enterprise_connection_params, r enterprise_connection_params);
 INSERT INTO pair (l.name, r.name) VALUES ('a', 'a'), ('a', 'b'), ('b', 'a');
-SELECT (l).name, (r).name, l = r AS eq, l <> r AS ne, l < r AS lt, l <= r AS le, l > r AS gt, l >= r AS ge,
-	l IN (r) AS is_in, l NOT IN (r) AS not_in, l IS DISTINCT FROM r AS "distinct", l BETWEEN r AND r AS "between",
+SELECT (l).name, (r).name, l = r AS eq, l <> r AS ne, l IN (r) AS is_in, l NOT IN (r) AS not_in, l IS DISTINCT FROM r AS "distinct",
 	l = ANY (ARRAY[r]) AS "any", l <> ALL (ARRAY[r]) AS "all", nullif(l, r) IS NULL AS "nullif",
 	CASE l WHEN r THEN 'same' ELSE 'other' END AS "case", l = '(a,,,,,,,,,,,,,)' AS literal
 FROM pair ORDER BY l, r;
-SELECT count(DISTINCT l), count(*) FROM pair;
-SELECT DISTINCT (l).name FROM pair ORDER BY 1;
 SELECT l::jsonb, count(*) FROM pair GROUP BY l ORDER BY l;
 SELECT u::jsonb FROM (SELECT l FROM pair UNION SELECT r FROM pair) AS t (u) ORDER BY u;
 SELECT l FROM pair EXCEPT SELECT r FROM pair;
-SELECT count(*) FROM pair AS x JOIN pair AS y USING (l, r);
-SELECT count(*) FROM pair WHERE l IN (SELECT r FROM pair);
 SELECT (x).name, row_number() OVER (PARTITION BY x ORDER BY x) FROM (SELECT l FROM pair) AS t (x) ORDER BY 1, 2;
 SELECT greatest(l, r)::jsonb FROM pair ORDER BY 1;
-SET enable_hashjoin = off; SET enable_nestloop = off; SET enable_hashagg = off;
-EXPLAIN (COSTS OFF) SELECT 1 FROM pair AS x JOIN pair AS y ON x.l = y.r;
-SELECT count(*) FROM pair AS x JOIN pair AS y ON x.l = y.r;
-RESET ALL; SET client_min_messages = warning; SET enable_mergejoin = off; SET enable_nestloop = off;
-EXPLAIN (COSTS OFF) SELECT 1 FROM pair AS x JOIN pair AS y ON x.l = y.r;
-SELECT count(*) FROM pair AS x JOIN pair AS y ON x.l = y.r;
-RESET ALL; SET client_min_messages = warning;
-CREATE TEMP TABLE keyed (p enterprise_connection_params UNIQUE, a enterprise_connection_custom_attribute[] UNIQUE);
-INSERT INTO keyed (p.name, a) VALUES ('a', '{}'), ('b', NULL);
-INSERT INTO keyed (p.name) VALUES ('a') ON CONFLICT (p) DO NOTHING;
-SELECT p, a FROM keyed ORDER BY p;
+-- What there is no operator for: compared as what, it does not say.  It can
+-- be said.
+\set VERBOSITY terse
+SELECT l < r FROM pair;
+SELECT (1, l) = (1, r) FROM pair;
+\set VERBOSITY default
+SELECT (1, l) IS DISTINCT FROM (1, r) AS rows, x = y AS of_tables, x.* IS DISTINCT FROM y.* AS expanded
+FROM pair AS x JOIN pair AS y USING (l, r) ORDER BY l, r;
+SELECT l::jsonb < r::jsonb AS as_jsonb, record_lt(l, r) AS as_records FROM pair ORDER BY l, r;
 
--- each of the types, and the array
-SELECT count(*) AS types, bool_and(x) FROM (VALUES
-	(NOT NULL::enterprise_connection_oidc IS DISTINCT FROM NULL::enterprise_connection_oidc),
-	(ROW(NULL, NULL, 'a', NULL, NULL, NULL, NULL, NULL)::enterprise_connection_oidc <> ROW(NULL, NULL, 'b', NULL, NULL, NULL, NULL, NULL)::enterprise_connection_oidc),
-	('(,,,,,,,,,,,a,)'::enterprise_connection_saml < '(,,,,,,,,,,,b,)'::enterprise_connection_saml),
-	('(a,,,,)'::enterprise_connection_attribute_mapping <= '(a,,,,)'::enterprise_connection_attribute_mapping),
-	('(b,,)'::enterprise_connection_login_hint > '(a,,)'::enterprise_connection_login_hint),
-	('(a,,,,,,)'::enterprise_connection_custom_attribute >= '(a,,,,,,)'::enterprise_connection_custom_attribute),
-	('{"(a,,,,,,)"}'::enterprise_connection_custom_attribute[] = '{"(a,,,,,,)"}'::enterprise_connection_custom_attribute[])) AS t (x);
-
--- appending, containing
-SELECT a || one AS append, one || a AS prepend, a || a AS concat, a @> a AS contains, a <@ a AS contained, a IN (a) AS is_in,
-	one = ANY (a) AS "any", a || '{}' AS with_literal
+-- arrays: by functions
+SELECT a || one FROM (SELECT '{"(a,,,,,,)"}'::enterprise_connection_custom_attribute[], '(a,,,,,,)'::enterprise_connection_custom_attribute) AS t (a, one);
+SELECT array_append(a, one) AS append, array_prepend(one, a) AS prepend, array_cat(a, a) AS concat, arraycontains(a, a) AS contains,
+	one = ANY (a) AS "any", array_append(NULL, one) AS onto_null, array_position(a, one), array_remove(a, one)
 FROM (SELECT '{"(a,,,,,,)"}'::enterprise_connection_custom_attribute[], '(a,,,,,,)'::enterprise_connection_custom_attribute) AS t (a, one);
-SELECT array_append(NULL, one), NULL::enterprise_connection_custom_attribute[] || one AS onto_null, array_position(ARRAY[one], one), array_remove(ARRAY[one], one)
-FROM (SELECT '(a,,,,,,)'::enterprise_connection_custom_attribute) AS t (one);
 
 -- text is still text, and a comparison with jsonb one of jsonb
 SELECT 'x' || p AS text, p || '{"b": 1}'::jsonb AS merged, p = '{"mode": "a"}'::jsonb AS as_jsonb, p -> 'mode' AS member
@@ -168,7 +213,7 @@ FROM (SELECT '(a,,)'::enterprise_connection_login_hint) AS t (p);
 -- all of it whatever the search path is
 CREATE VIEW pg_temp.here AS SELECT '(a,,)'::enterprise_connection_login_hint AS l, '{"(a,,,,,,)"}'::enterprise_connection_custom_attribute[] AS a;
 SET search_path = pg_catalog;
-SELECT l = l AS eq, l IS DISTINCT FROM l AS "distinct", l IN (l, l) AS is_in, a = a AS array_eq, a || a[1] AS append, l::jsonb, a::jsonb
+SELECT l = l AS eq, l IS DISTINCT FROM l AS "distinct", l IN (l, l) AS is_in, a = a AS array_eq, a IN (a) AS array_in, l::jsonb, a::jsonb
 FROM pg_temp.here;
 RESET search_path;
 
@@ -177,13 +222,3 @@ PREPARE typed (enterprise_connection_params) AS SELECT enterprise_connection_bod
 EXECUTE typed('(Acme,,{acme.example},,,,,,,,,"(,,s,,,,,)",,)');
 PREPARE same (enterprise_connection_login_hint) AS SELECT $1 = $2;
 EXECUTE same('(a,,)', '(a,,)');
-
--- Each object that belongs to a type has a comment.
-SELECT pg_describe_object(d.classid, d.objid, 0) AS without_comment
-FROM pg_depend AS d
-WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-	AND d.refobjid = (SELECT refobjid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_type'::regclass
-		AND objid = 'enterprise_connection_params'::regtype)
-	AND pg_describe_object(d.classid, d.objid, 0) ~ 'enterprise_connection_(params|oidc|saml|attribute_mapping|login_hint|custom_attribute)'
-	AND pg_describe_object(d.classid, d.objid, 0) !~ '^type .*\[\]$'
-	AND obj_description(d.objid, d.classid::regclass::name) IS NULL;

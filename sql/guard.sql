@@ -207,7 +207,8 @@ SET ROLE regress_app;
 SELECT create_enterprise_connection(name => 'last')->>'name' AS name;
 RESET ROLE;
 
--- The schema is not renamed.  Event triggers can be disabled: then nothing is run.
+-- The schema is not renamed.  Event triggers can be disabled: then its new name
+-- is taken up, and nothing is looked for under the old one.
 CREATE DATABASE regress_renamed;
 SELECT url FROM mock.server \gset
 \c regress_renamed
@@ -222,12 +223,16 @@ ALTER SCHEMA "My clerk" OWNER TO CURRENT_USER;
 ALTER SCHEMA public RENAME TO private;
 ALTER SCHEMA private RENAME TO public;
 ALTER EXTENSION pg_clerk SET SCHEMA public;
-ALTER EVENT TRIGGER enterprise_connection_ddl_schema DISABLE;
+ALTER EVENT TRIGGER pg_clerk_schema_renamed DISABLE;
 ALTER SCHEMA "My clerk" RENAME TO theirs;
 CREATE SCHEMA "My clerk";
+CREATE TABLE "My clerk".enterprise_connections (LIKE theirs.enterprise_connections);
+CREATE TABLE "My clerk".enterprise_connection_requests (LIKE theirs.enterprise_connection_requests);
 SELECT theirs.create_enterprise_connection(name => 'after')->>'name' AS name;
 SELECT theirs.enqueue_enterprise_connection('create', '{"name": "after"}');
 CALL theirs.deliver_enterprise_connections();
+SELECT count(*) FROM (SELECT id FROM "My clerk".enterprise_connections UNION ALL SELECT key FROM "My clerk".enterprise_connection_requests) t;
+DROP TABLE "My clerk".enterprise_connections, "My clerk".enterprise_connection_requests;
 DROP SCHEMA "My clerk";
 ALTER SCHEMA theirs RENAME TO "My clerk";
 SELECT "My clerk".create_enterprise_connection(name => 'again')->>'name' AS name;

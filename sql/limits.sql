@@ -1,7 +1,7 @@
 -- What is too long, or too large: an error of ours, with the limit, before
 -- anything is sent or stored.
 SELECT mock.reset('{"profile": "lenient"}');
-TRUNCATE enterprise_connections;
+TRUNCATE enterprise_connections, enterprise_connection_requests;
 \set VERBOSITY default
 SET client_min_messages = error;        -- no word about workers, or what is dropped with a server
 CREATE FUNCTION pg_temp.failure(statement text, OUT state text, OUT message text, OUT detail text)

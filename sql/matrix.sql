@@ -50,14 +50,14 @@ WHERE r.rolname LIKE 'regress\_m\_%' ORDER BY 1, 2;
 -- Functions: for everybody, or for the owner alone; none runs as its owner.
 SELECT p.oid::regprocedure AS function, CASE WHEN has_function_privilege('regress_m_nobody', p.oid, 'EXECUTE') THEN 'everybody' ELSE 'owner' END AS execute
 FROM member m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
-WHERE p.proname !~ '^enterprise_connection_(params|oidc|saml|attribute_mapping|login_hint|custom_attributes?)_(eq|ne|lt|le|gt|ge|cmp|hash|hash_extended|cat|append|prepend|contains|contained)$'
+WHERE p.proname NOT IN ('enterprise_connection_eq', 'enterprise_connection_ne')
 ORDER BY 2, p.proname, p.oid::regprocedure::text COLLATE "C";
 SELECT p.oid::regprocedure AS "not as for anybody", r.rolname FROM member m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid, pg_roles r
 WHERE r.rolname LIKE 'regress\_m\_%' AND has_function_privilege(r.oid, p.oid, 'EXECUTE') <> has_function_privilege('regress_m_nobody', p.oid, 'EXECUTE');
 SELECT p.oid::regprocedure AS "security definer" FROM member m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid WHERE p.prosecdef;
 SELECT p.oid::regprocedure AS "path not pinned" FROM member m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
     JOIN pg_language l ON l.oid = p.prolang
-WHERE l.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL AND p.proname <> 'enterprise_connection_schema'
+WHERE l.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
     AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false);
 -- types, the foreign data wrapper
 SELECT t.oid::regtype AS type, has_type_privilege('regress_m_nobody', t.oid, 'USAGE') AS everybody

@@ -23,10 +23,8 @@ INSERT INTO regress_call VALUES
     ('check_enterprise_connection', $$(check_enterprise_connection(jsonb_build_object('nam', 'N' || n))).message$$),
     ('enterprise_connection_origin', $$enterprise_connection_origin() = enterprise_connection_origin()$$),
     ('enterprise_connection_is_armed', $$enterprise_connection_is_armed('clerk')$$),
-    ('enterprise_connection_is_of', $$enterprise_connection_is_of(enterprise_connection_origin(), current_user::regrole, 'x', current_user::regrole)$$),
     ('enterprise_connection_merge', $$enterprise_connection_merge('{"a": 1}', jsonb_build_object('n', n))$$),
     ('enterprise_connection_without_secrets', $$enterprise_connection_without_secrets(jsonb_build_object('oidc', jsonb_build_object('client_secret', 'x' || n)))$$),
-    ('enterprise_connection_schema', $$enterprise_connection_schema()$$),
     ('enterprise_connection_to_jsonb', $$(ROW(NULL, 'N' || n, NULL)::enterprise_connection_login_hint)::jsonb$$);
 
 -- those that are not here are operators' and PostgreSQL's own functions

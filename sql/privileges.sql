@@ -265,7 +265,7 @@ SELECT p.oid::regprocedure AS function, has_function_privilege('regress_nobody',
        prosecdef AS security_definer, proconfig
 FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 WHERE NOT has_function_privilege('regress_nobody', p.oid, 'EXECUTE') OR prosecdef OR proconfig IS NOT NULL;
-SELECT fdwname, fdwacl, fdwoptions FROM pg_foreign_data_wrapper WHERE fdwname = 'pg_clerk';
+SELECT fdwname, coalesce(fdwacl, acldefault('F', fdwowner)) AS fdwacl, fdwoptions FROM pg_foreign_data_wrapper WHERE fdwname = 'pg_clerk';
 
 DROP SCHEMA regress_evil, regress_api CASCADE;
 DROP TABLE regress_statement;

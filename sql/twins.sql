@@ -21,21 +21,26 @@ SELECT file, (regexp_match(pg_read_file(dir || '/' || file), '^\\echo [^\n]* \\q
 FROM (SELECT setting || '/extension' AS dir FROM pg_config WHERE name = 'SHAREDIR') d, pg_ls_dir(dir) file
 WHERE file ~ '^pg_clerk--.*\.sql$' ORDER BY file;
 
--- nothing that the script could mean, and by which types
+-- Nothing that the script, or an earlier one or a statement of the library,
+-- could mean, and by which types.
+CREATE TABLE words AS
+SELECT w[1] AS word FROM script, regexp_matches(text, '\w+', 'g') w
+UNION SELECT unnest('{unnest,string_agg,array_agg,count,format,replace,jsonb_build_object,jsonb_typeof,cardinality,now,pg_has_role}'::text[]);
 CREATE TABLE names AS
 SELECT p.proname AS name, min(CASE WHEN p.provariadic = 0 THEN p.pronargs ELSE p.pronargs - 1 END) AS least,
     max(CASE WHEN p.provariadic = 0 THEN p.pronargs ELSE 3 END) AS most
 FROM pg_proc p
-WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN (SELECT DISTINCT w[1] FROM script, regexp_matches(text, '\w+', 'g') w)
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN (SELECT word FROM words)
 GROUP BY p.proname;
 CREATE TABLE operators AS
 SELECT DISTINCT o.oprname AS name FROM pg_operator o, script s
-WHERE o.oprnamespace = 'pg_catalog'::regnamespace AND strpos(s.text, o.oprname) > 0;
+WHERE o.oprnamespace = 'pg_catalog'::regnamespace AND (strpos(s.text, o.oprname) > 0
+    OR o.oprname IN ('=', '<>', '<', '<=', '>', '>=', '||', '+', '-', '*', '/', '->', '->>', '@>', '&&', '~'));
 CREATE TABLE types (n serial, name text);
 INSERT INTO types (name) VALUES ('text'), ('text[]'), ('jsonb'), ('name'), ('bigint'), ('integer'), ('timestamptz'),
     ('oid'), ('float8'), ('boolean'), ('interval'), ('numeric'), ('xid8'), ('regclass'), ('anyelement'), ('anyarray'), ('record');
 CREATE TABLE trap (what text, as_role name DEFAULT current_user);
-GRANT ALL ON script, names, operators, types, trap TO PUBLIC;
+GRANT ALL ON script, words, names, operators, types, trap TO PUBLIC;
 SELECT count(*) > 30 AS many_functions, count(*) FILTER (WHERE name = 'unnest') AS unnest FROM names;
 SELECT count(*) > 15 AS many_operators FROM operators;
 
@@ -69,12 +74,12 @@ BEGIN
     END LOOP;
     -- types and relations of the names that the script uses
     FOR f IN SELECT t.typname AS name FROM pg_type t WHERE t.typnamespace = 'pg_catalog'::regnamespace AND t.typtype = 'b'
-        AND t.typelem = 0 AND t.typname IN (SELECT w[1] FROM script, regexp_matches(text, '\w+', 'g') w)
+        AND t.typelem = 0 AND t.typname IN (SELECT word FROM words)
     LOOP
         EXECUTE format('CREATE DOMAIN clerk.%I AS pg_catalog.text CHECK (clerk.spring(%L) IS NOT NULL)', f.name, 'type ' || f.name);
     END LOOP;
     FOR f IN SELECT c.relname AS name FROM pg_class c WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relkind IN ('r', 'v')
-        AND c.relname IN (SELECT w[1] FROM script, regexp_matches(text, '\w+', 'g') w)
+        AND c.relname IN (SELECT word FROM words)
     LOOP
         EXECUTE format('CREATE VIEW clerk.%I AS SELECT v.*, clerk.spring(%L) AS sprung FROM pg_catalog.%I v', f.name, 'view ' || f.name, f.name);
     END LOOP;

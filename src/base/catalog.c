@@ -16,9 +16,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "catalog/indexing.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
-#include "catalog/pg_proc.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -79,68 +77,12 @@ relation_owner(Oid relation)
 	return result;
 }
 
-/*
- * A name as CREATE EXTENSION writes it into the script: quoted where it must
- * be, even if the session quotes all.
- */
-static const char *
-installed_spelling(const char *name)
-{
-	bool		all = quote_all_identifiers;
-	const char *result;
-
-	quote_all_identifiers = false;
-	result = quote_identifier(name);
-	quote_all_identifiers = all;
-	return result;
-}
-
-/*
- * The bodies of the extension's functions have the schema's name as text, from
- * when it was installed.  In a schema of another name they would find nothing,
- * or what somebody has put into a new schema of the old name.  The name is in
- * the body of a function that has nothing else.
- */
-static void
-check_schema_name(Oid namespace)
-{
-	const char *present = installed_spelling(get_namespace_name(namespace));
-	HeapTuple	tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum("enterprise_connection_schema"),
-										PointerGetDatum(buildoidvector(NULL, 0)),
-										ObjectIdGetDatum(namespace));
-	Datum		body;
-	bool		isnull;
-	char	   *installed;
-
-	if (!HeapTupleIsValid(tuple))
-	{
-		catalog_valid = false;
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function \"enterprise_connection_schema\" of extension \"pg_clerk\" is missing")));
-	}
-	body = SysCacheGetAttr(PROCNAMEARGSNSP, tuple, Anum_pg_proc_prosrc, &isnull);
-	installed = TextDatumGetCString(body);
-	ReleaseSysCache(tuple);
-	if (strcmp(installed, psprintf("SELECT '%s'", present)) != 0)
-	{
-		catalog_valid = false;
-		/* between the apostrophes */
-		installed += strlen("SELECT '");
-		installed[strlen(installed) - 1] = '\0';
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("schema %s of extension \"pg_clerk\" was renamed to %s", installed, present),
-				 errdetail("The extension's functions have the name that the schema had when it was installed."),
-				 errhint("Use ALTER SCHEMA %s RENAME TO %s.", present, installed)));
-	}
-}
-
 const ClerkCatalog *
 clerk_catalog(void)
 {
 	static bool registered = false;
 	ClerkCatalog found;
+	const char *schema;
 
 	if (!registered)
 	{
@@ -164,7 +106,8 @@ clerk_catalog(void)
 	found.lanes = get_relname_relid("enterprise_connection_requests_lane_idx", found.namespace);
 	found.pauses = get_relname_relid("enterprise_connection_pauses", found.namespace);
 	found.owner = relation_owner(found.connections);
-	if (!OidIsValid(found.namespace) || !OidIsValid(found.lanes) ||
+	schema = get_namespace_name(found.namespace);
+	if (schema == NULL || !OidIsValid(found.lanes) ||
 		!OidIsValid(found.pauses) || !OidIsValid(found.owner) ||
 		!OidIsValid(found.connections) || !OidIsValid(found.connections_key) ||
 		!OidIsValid(found.connections_by_key) || !OidIsValid(found.requests))
@@ -175,7 +118,7 @@ clerk_catalog(void)
 				 errmsg("extension \"pg_clerk\" is not installed in this database"),
 				 errhint("Use CREATE EXTENSION pg_clerk.")));
 	}
-	check_schema_name(found.namespace);
+	namestrcpy(&found.schema, schema);
 	catalog = found;
 	return &catalog;
 }

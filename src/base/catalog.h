@@ -11,6 +11,7 @@
 typedef struct ClerkCatalog
 {
 	Oid			namespace;		/* the schema the extension was created in */
+	NameData	schema;			/* its name, as it is now */
 	Oid			owner;			/* of the tracking table, and so of all writes */
 	Oid			connections;	/* enterprise_connections */
 	Oid			connections_key;	/* its primary key's index */
@@ -21,9 +22,9 @@ typedef struct ClerkCatalog
 } ClerkCatalog;
 
 /*
- * Look the objects up; cached until a relation changes.  Throws 42704 if the
- * extension is not (or no longer) there, 55000 if its schema was renamed.
- * Valid until the next call.
+ * Look the objects up; cached until a relation or a schema changes.  Throws
+ * 42704 if the extension is not (or no longer) there.  Valid until the next
+ * call.
  */
 extern const ClerkCatalog *clerk_catalog(void);
 

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *		What differs between the versions of PostgreSQL.
+ *		What differs between the versions of PostgreSQL, and the oldest
+ *		versions that will do.
  *
  * The only file of the tree that asks for PG_VERSION_NUM.
  *
@@ -9,6 +10,21 @@
  */
 #ifndef CLERK_COMPAT_H
 #define CLERK_COMPAT_H
+
+/* These two have nothing but the version, so they go with any other header. */
+#include <curl/curlver.h>
+#include <json-c/json_c_version.h>
+
+#if PG_VERSION_NUM < 140000
+#error "pg_clerk needs PostgreSQL 14 or newer"
+#endif
+/* CURLOPT_QUICK_EXIT, without which a cancelled request can wait for DNS */
+#if LIBCURL_VERSION_NUM < 0x075700
+#error "pg_clerk needs libcurl 7.87 or newer"
+#endif
+#if JSON_C_MAJOR_VERSION == 0 && JSON_C_MINOR_VERSION < 15
+#error "pg_clerk needs json-c 0.15 or newer"
+#endif
 
 #include "common/jsonapi.h"
 #include "fmgr.h"

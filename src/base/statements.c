@@ -113,23 +113,30 @@ prepare(const ClerkStatement *statement, const char *schema)
 static SPIPlanPtr
 kept_plan(ClerkStatement *statement)
 {
-	Oid			namespace = clerk_catalog()->namespace;
+	const ClerkCatalog *catalog = clerk_catalog();
 
-	/* Another schema means another extension. */
-	if (statement->plan != NULL && statement->namespace != namespace)
+	/*
+	 * Another schema means another extension.  One that was renamed must not
+	 * be looked for under its old name: somebody could have a schema of that
+	 * name by now.
+	 */
+	if (statement->plan != NULL &&
+		(statement->namespace != catalog->namespace ||
+		 strcmp(NameStr(statement->schema), NameStr(catalog->schema)) != 0))
 	{
 		SPI_freeplan(statement->plan);
 		statement->plan = NULL;
 	}
 	if (statement->plan == NULL)
 	{
-		char	   *schema = pstrdup(quote_identifier(get_namespace_name(namespace)));
-		SPIPlanPtr	plan = prepare(statement, schema);
+		ClerkCatalog named = *catalog;
+		SPIPlanPtr	plan = prepare(statement, quote_identifier(NameStr(named.schema)));
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\"", statement->text);
 		statement->plan = plan;
-		statement->namespace = namespace;
+		statement->namespace = named.namespace;
+		statement->schema = named.schema;
 	}
 	return statement->plan;
 }

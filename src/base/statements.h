@@ -62,7 +62,8 @@ typedef struct ClerkStatement
 
 	/* private */
 	SPIPlanPtr	plan;
-	Oid			namespace;		/* that the plan names */
+	Oid			namespace;		/* the extension's, when the plan was made */
+	NameData	schema;			/* that the plan names */
 } ClerkStatement;
 
 /*

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * settings.c
- *		Foreign server, its key and GUCs resolved into one struct, and the
- *		validator of the options.
+ *		Foreign server, its key and GUCs resolved into one struct.
  *
  * The secret key is read from the server's PUBLIC user mapping and from no
  * other.  A role's own mapping could be read by that role, and any role with
@@ -21,35 +20,27 @@
 #include "access/htup_details.h"
 #include "access/reloptions.h"
 #include "access/xact.h"
-#include "base/closest.h"
 #include "base/compat.h"
 #include "base/guard.h"
 #include "base/locks.h"
 #include "base/url.h"
-#include "base/wake.h"
-#include "catalog/pg_authid.h"
-#include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "clerk/default_server.h"
 #include "clerk/origin.h"
-#include "clerk/params.h"
+#include "clerk/options.h"
 #include "clerk/settings.h"
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #define FDW_NAME "pg_clerk"
-#define DEFAULT_API_URL "https://api.clerk.com"
-#define DEFAULT_API_VERSION "2026-05-12"
 
 /*
  * Half of what Clerk grants a whole instance: 1000 requests in 10 s to a
@@ -58,73 +49,8 @@
 #define RATE_LIMIT_LIVE 50
 #define RATE_LIMIT_TEST 5
 
-/* A key is some 50 bytes; a longer file is no key file. */
-#define MAX_KEY_LENGTH 1024
-
-/* Of a proxy's user and password: what SOCKS5 (RFC 1929) can carry. */
-#define MAX_PROXY_LENGTH 255
-
-/* An answer ends up in one jsonb value, whose arrays hold 256 MB at most. */
-#define MAX_RESPONSE_SIZE (256 * 1024 * 1024 - 1)
-
-#define HOUR_MS (60 * 60 * 1000)
-
-typedef enum OptionKind
-{
-	OPTION_STRING,
-	OPTION_TIME,				/* milliseconds, a unit is required */
-	OPTION_SIZE,				/* bytes */
-	OPTION_INT
-} OptionKind;
-
-/* Says what is wrong with a value as a sentence; NULL if nothing is. */
-typedef const char *(*OptionCheck) (const char *value);
-
-typedef struct Option
-{
-	const char *name;
-	Oid			catalog;		/* which statement may set it */
-	OptionKind	kind;
-	bool		reads_file;		/* only for those who may read files anyway */
-	bool		secret;			/* no message shows its value */
-	OptionCheck check;			/* of a string */
-	int			min;			/* of a number, in its unit */
-	int			max;
-	size_t		offset;			/* in ClerkSettings, of a number */
-} Option;
-
-static const char *check_api_url(const char *value);
-static const char *check_api_version(const char *value);
-static const char *check_secret_key(const char *value);
-static const char *check_proxy_user(const char *value);
-static const char *check_proxy_password(const char *value);
-static const char *check_file_name(const char *value);
-static const char *check_extra_params(const char *value);
-
-static const Option options[] = {
-	{"api_url", ForeignServerRelationId, OPTION_STRING, false, false, check_api_url, 0, 0, 0},
-	{"api_version", ForeignServerRelationId, OPTION_STRING, false, false, check_api_version, 0, 0, 0},
-	{"timeout", ForeignServerRelationId, OPTION_TIME, false, false, NULL,
-	1, HOUR_MS, offsetof(ClerkSettings, timeout)},
-	{"connect_timeout", ForeignServerRelationId, OPTION_TIME, false, false, NULL,
-	1, HOUR_MS, offsetof(ClerkSettings, connect_timeout)},
-	{"max_retries", ForeignServerRelationId, OPTION_INT, false, false, NULL,
-	0, 10, offsetof(ClerkSettings, max_retries)},
-	{"max_concurrency", ForeignServerRelationId, OPTION_INT, false, false, NULL,
-	1, 500, offsetof(ClerkSettings, max_concurrency)},
-	{"rate_limit", ForeignServerRelationId, OPTION_INT, false, false, NULL,
-	0, 100000, offsetof(ClerkSettings, rate_limit)},
-	{"max_response_size", ForeignServerRelationId, OPTION_SIZE, false, false, NULL,
-	1024, MAX_RESPONSE_SIZE, offsetof(ClerkSettings, max_response_size)},
-	{"ca_file", ForeignServerRelationId, OPTION_STRING, true, false, check_file_name, 0, 0, 0},
-	{"proxy", ForeignServerRelationId, OPTION_STRING, false, false, clerk_url_proxy_fault, 0, 0, 0},
-	{"extra_params", ForeignServerRelationId, OPTION_STRING, false, false, check_extra_params, 0, 0, 0},
-	{"origin", ForeignServerRelationId, OPTION_STRING, false, false, clerk_origin_fault, 0, 0, 0},
-	{"secret_key", UserMappingRelationId, OPTION_STRING, false, true, check_secret_key, 0, 0, 0},
-	{"secret_key_file", UserMappingRelationId, OPTION_STRING, true, false, check_file_name, 0, 0, 0},
-	{"proxy_user", UserMappingRelationId, OPTION_STRING, false, true, check_proxy_user, 0, 0, 0},
-	{"proxy_password", UserMappingRelationId, OPTION_STRING, false, true, check_proxy_password, 0, 0, 0},
-};
+/* A rate_limit that is not set. */
+#define BY_KEY (-1)
 
 /* What is cached of a server: all but what must be looked at in each call. */
 typedef struct CachedServer
@@ -133,307 +59,11 @@ typedef struct CachedServer
 	bool		valid;
 	MemoryContext context;		/* holds all that the struct below points to */
 	ClerkSettings settings;		/* secret_key is NULL if it is in a file */
-	char	   *secret_key_file;
 	Oid			owner;
 	bool		has_mapping;	/* a PUBLIC mapping exists */
-	bool		rate_limit_set;
 } CachedServer;
 
 static HTAB *cached_servers = NULL;
-
-PG_FUNCTION_INFO_V1(pg_clerk_validator);
-
-/*-------------------------------------------------------------------------
- * Checks of single options
- *-------------------------------------------------------------------------
- */
-
-static const char *
-check_api_url(const char *value)
-{
-	const char *fault;
-
-	(void) clerk_url_base(value, &fault);
-	return fault;
-}
-
-static const char *
-check_api_version(const char *value)
-{
-	if (*value != '\0' && strspn(value, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-_") == strlen(value))
-		return NULL;
-	return "It must be a version such as 2026-05-12.";
-}
-
-static bool
-is_printable(const char *value, char first)
-{
-	for (const char *p = value; *p; p++)
-		if (*p < first || *p > '~')
-			return false;
-	return true;
-}
-
-static const char *
-check_secret_key(const char *value)
-{
-	size_t		len = strlen(value);
-
-	if (len == 0 || len > MAX_KEY_LENGTH)
-		return "It must be a secret key such as sk_live_... or sk_test_....";
-	if (!is_printable(value, '!'))
-		return "It must consist of printable ASCII characters without spaces.";
-	if (strncmp(value, "pk_", 3) == 0)
-		return "This is a publishable key; a secret key begins with sk_.";
-	return NULL;
-}
-
-static const char *
-check_proxy_password(const char *value)
-{
-	if (*value == '\0' || strlen(value) > MAX_PROXY_LENGTH || !is_printable(value, ' '))
-		return "It must be 1 to 255 printable ASCII characters.";
-	return NULL;
-}
-
-static const char *
-check_proxy_user(const char *value)
-{
-	if (strchr(value, ':') != NULL)
-		return "It must not have a colon: that would begin the password.";
-	return check_proxy_password(value);
-}
-
-static const char *
-check_file_name(const char *value)
-{
-	return is_absolute_path(value) ? NULL : "It must be an absolute path.";
-}
-
-static const char *
-check_extra_params(const char *value)
-{
-	List	   *paths;
-	const char *fault;
-
-	return clerk_params_parse_extra(value, &paths, &fault) ? NULL : fault;
-}
-
-/*
- * Read a number with PostgreSQL's units.  Returns NULL, or a sentence.
- */
-static const char *
-parse_number(const Option *option, const char *value, int *result)
-{
-	static const int flags[] = {
-		[OPTION_TIME] = GUC_UNIT_MS,
-		[OPTION_SIZE] = GUC_UNIT_BYTE,
-		[OPTION_INT] = 0,
-	};
-	const char *hint = NULL;
-	size_t		len = strlen(value);
-
-	if (option->kind == OPTION_TIME && (len == 0 || !isalpha((unsigned char) value[len - 1])))
-		return "A time needs a unit: \"us\", \"ms\", \"s\", \"min\", \"h\" or \"d\".";
-	if (!parse_int(value, result, flags[option->kind], &hint))
-		return hint ? hint : "It must be a whole number.";
-	if (*result < option->min || *result > option->max)
-		return psprintf("It must be between %d and %d%s.", option->min, option->max,
-						option->kind == OPTION_TIME ? " milliseconds" :
-						option->kind == OPTION_SIZE ? " bytes" : "");
-	return NULL;
-}
-
-/*-------------------------------------------------------------------------
- * The validator
- *-------------------------------------------------------------------------
- */
-
-static const Option *
-find_option(const char *name, Oid catalog)
-{
-	for (size_t i = 0; i < lengthof(options); i++)
-		if (options[i].catalog == catalog && strcmp(options[i].name, name) == 0)
-			return &options[i];
-	return NULL;
-}
-
-/*
- * Does a text look as if it held a key, or a URL with a password, where
- * neither belongs?
- */
-static bool
-looks_secret(const char *text)
-{
-	return strstr(text, "sk_") != NULL || strchr(text, '@') != NULL;
-}
-
-static bool
-hold_secret(List *given, Oid catalog)
-{
-	ListCell   *lc;
-
-	if (catalog == UserMappingRelationId)
-		return true;
-	foreach(lc, given)
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-
-		if (find_option(def->defname, UserMappingRelationId) != NULL ||
-			looks_secret(def->defname) || looks_secret(defGetString(def)))
-			return true;
-	}
-	return false;
-}
-
-/*
- * For an error about options that hold a secret: the statement, in which it
- * is, must not come along, neither in the log nor as the context of a function
- * that has executed it.  (The stack is restored where the error is caught.)
- */
-static int
-hide_statement(void)
-{
-	error_context_stack = NULL;
-	return errhidestmt(true);
-}
-
-static void
-unknown_option(const char *name, Oid catalog, bool hidden)
-{
-	ClerkClosest search;
-	bool		of_mapping = catalog != UserMappingRelationId &&
-		find_option(name, UserMappingRelationId) != NULL;
-	bool		of_server = catalog != ForeignServerRelationId &&
-		find_option(name, ForeignServerRelationId) != NULL;
-
-	clerk_closest_start(&search, name);
-	for (size_t i = 0; i < lengthof(options); i++)
-		if (options[i].catalog == catalog)
-			clerk_closest_offer(&search, options[i].name);
-
-	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-			 looks_secret(name) ?
-			 errmsg("invalid name of an option") :
-			 errmsg("invalid option \"%s\"", name),
-			 hidden ? hide_statement() : 0,
-			 of_mapping ?
-			 errhint("Keys and passwords belong in the server's PUBLIC user mapping, which other roles cannot read: "
-					 "CREATE USER MAPPING FOR PUBLIC SERVER ... OPTIONS (%s '...').", name) :
-			 of_server ?
-			 errhint("\"%s\" is an option of the server: ALTER SERVER ... OPTIONS (%s '...').", name, name) :
-			 search.best ?
-			 errhint("Perhaps you meant the option \"%s\".", search.best) :
-			 catalog == ForeignDataWrapperRelationId ?
-			 errhint("The foreign-data wrapper has no options; set them on a server.") :
-			 0));
-}
-
-static bool
-may_read_files(Oid role)
-{
-	return superuser_arg(role) || has_privs_of_role(role, ROLE_PG_READ_SERVER_FILES);
-}
-
-static void
-check_option(const Option *option, const char *value, bool hidden)
-{
-	const char *fault;
-	int			number;
-
-	if (option->reads_file && !may_read_files(GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to set option \"%s\"", option->name),
-				 errdetail("The option makes the server read a file: only a superuser or a member of "
-						   "pg_read_server_files may set it, or change other options beside it."),
-				 hidden ? hide_statement() : 0));
-
-	fault = option->kind == OPTION_STRING ? option->check(value) :
-		parse_number(option, value, &number);
-
-	if (fault != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 option->secret || looks_secret(value) ?
-				 errmsg("invalid value for option \"%s\"", option->name) :
-				 errmsg("invalid value for option \"%s\": \"%s\"", option->name, value),
-				 errhint("%s", fault),
-				 hidden ? hide_statement() : 0));
-}
-
-static const char *
-given_value(List *given, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, given)
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-
-		if (strcmp(def->defname, name) == 0)
-			return defGetString(def);
-	}
-	return NULL;
-}
-
-/*
- * Options that exclude or need each other.
- */
-static void
-check_together(List *given, bool hidden)
-{
-	const char *api_url = given_value(given, "api_url");
-	const char *fault;
-
-	if (given_value(given, "secret_key") && given_value(given, "secret_key_file"))
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("options \"secret_key\" and \"secret_key_file\" exclude each other"),
-				 hidden ? hide_statement() : 0));
-	if (given_value(given, "proxy_password") && !given_value(given, "proxy_user"))
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("option \"proxy_password\" needs the option \"proxy_user\""),
-				 hidden ? hide_statement() : 0));
-	if (api_url != NULL && given_value(given, "proxy") &&
-		!clerk_url_is_encrypted(clerk_url_base(api_url, &fault)))
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("options \"proxy\" and \"api_url\" exclude each other if the latter is an http:// address"),
-				 errdetail("The secret key would travel to the proxy unencrypted."),
-				 errhint("http:// is only for a loopback address, which needs no proxy."),
-				 hidden ? hide_statement() : 0));
-}
-
-/*
- * Called with all the options that an object will have, not only the new
- * ones.
- */
-Datum
-pg_clerk_validator(PG_FUNCTION_ARGS)
-{
-	List	   *given = untransformRelOptions(PG_GETARG_DATUM(0));
-	Oid			catalog = PG_GETARG_OID(1);
-	bool		hidden = hold_secret(given, catalog);
-	ListCell   *lc;
-
-	foreach(lc, given)
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-		const Option *option = find_option(def->defname, catalog);
-
-		if (option == NULL)
-			unknown_option(def->defname, catalog, hidden);
-		check_option(option, defGetString(def), hidden);
-	}
-	check_together(given, hidden);
-
-	/* Requests that wait because the old ones do not work go on with these. */
-	clerk_wake_at_commit();
-	PG_RETURN_VOID();
-}
 
 /*-------------------------------------------------------------------------
  * The cache
@@ -463,65 +93,6 @@ init_cache(void)
 }
 
 /*
- * Take one option over into the entry.  The validator has seen the value; but
- * it may have been another release's.
- */
-static void
-apply_option(CachedServer *entry, const char *name, const char *value, Oid catalog)
-{
-	ClerkSettings *settings = &entry->settings;
-	const Option *option = find_option(name, catalog);
-	const char *fault = NULL;
-
-	if (option == NULL)
-		unknown_option(name, catalog, false);
-	if (option->kind != OPTION_STRING)
-		fault = parse_number(option, value, (int *) ((char *) settings + option->offset));
-	else if (strcmp(name, "api_url") == 0)
-		settings->base_url = clerk_url_base(value, &fault);
-	else if (strcmp(name, "api_version") == 0)
-		settings->api_version = pstrdup(value);
-	else if (strcmp(name, "ca_file") == 0)
-		settings->ca_file = pstrdup(value);
-	else if (strcmp(name, "proxy") == 0)
-		settings->proxy = pstrdup(value);
-	else if (strcmp(name, "extra_params") == 0)
-		(void) clerk_params_parse_extra(value, &settings->extra_params, &fault);
-	else if (strcmp(name, "origin") == 0)
-		settings->origin = clerk_origin(entry->server, value);
-	else if (strcmp(name, "secret_key") == 0)
-		settings->secret_key = pstrdup(value);
-	else if (strcmp(name, "secret_key_file") == 0)
-		entry->secret_key_file = pstrdup(value);
-	else if (strcmp(name, "proxy_user") == 0)
-		settings->proxy_user = pstrdup(value);
-	else if (strcmp(name, "proxy_password") == 0)
-		settings->proxy_password = pstrdup(value);
-
-	if (strcmp(name, "rate_limit") == 0)
-		entry->rate_limit_set = true;
-	if (fault != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("invalid value for option \"%s\" of server \"%s\"",
-						name, settings->server_name),
-				 errhint("%s", fault)));
-}
-
-static void
-apply_options(CachedServer *entry, List *given, Oid catalog)
-{
-	ListCell   *lc;
-
-	foreach(lc, given)
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-
-		apply_option(entry, def->defname, defGetString(def), catalog);
-	}
-}
-
-/*
  * Read the PUBLIC mapping's options.  GetUserMapping() would prefer the
  * user's own.
  */
@@ -540,13 +111,14 @@ apply_public_mapping(CachedServer *entry)
 	datum = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple,
 							Anum_pg_user_mapping_umoptions, &isnull);
 	if (!isnull)
-		apply_options(entry, untransformRelOptions(datum), UserMappingRelationId);
+		clerk_options_apply(&entry->settings, untransformRelOptions(datum), UserMappingRelationId);
 	ReleaseSysCache(tuple);
 }
 
 static void
 load_server(CachedServer *entry, ForeignServer *server)
 {
+	ClerkSettings *settings = &entry->settings;
 	const char *fault;
 	MemoryContext old;
 
@@ -555,28 +127,24 @@ load_server(CachedServer *entry, ForeignServer *server)
 		entry->context = AllocSetContextCreate(CacheMemoryContext, "pg_clerk server",
 											   ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(entry->context);
-
-	entry->secret_key_file = NULL;
 	entry->owner = server->owner;
-	entry->has_mapping = false;
-	entry->rate_limit_set = false;
 
 	old = MemoryContextSwitchTo(entry->context);
-	entry->settings = (ClerkSettings)
+	*settings = (ClerkSettings)
 	{
 		.server = server->serverid,
 			.server_name = pstrdup(server->servername),
-			.base_url = clerk_url_base(DEFAULT_API_URL, &fault),
-			.api_version = pstrdup(DEFAULT_API_VERSION),
-			.timeout = 30000,
-			.connect_timeout = 5000,
-			.max_retries = 2,
-			.max_concurrency = 32,
-			.max_response_size = 8 * 1024 * 1024,
+			.rate_limit = BY_KEY,
 			.version = clerk_settings_version(server->servername),
 	};
-	apply_options(entry, server->options, ForeignServerRelationId);
+	clerk_options_set_defaults(settings);
+	clerk_options_apply(settings, server->options, ForeignServerRelationId);
 	apply_public_mapping(entry);
+
+	settings->base_url = clerk_url_base(settings->api_url, &fault);
+	if (settings->base_url == NULL)
+		clerk_option_is_wrong(settings, "api_url", fault);
+	settings->origin = clerk_origin(settings->server, settings->armed_for);
 	MemoryContextSwitchTo(old);
 }
 
@@ -728,7 +296,7 @@ static const char key_file_hint[] = "See the option secret_key_file of the serve
 static void
 check_key_file_owner(const CachedServer *entry)
 {
-	if (!may_read_files(entry->owner))
+	if (!clerk_may_read_files(entry->owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the secret key of server \"%s\" is in a file, which the server's owner may not read",
@@ -756,7 +324,7 @@ key_file_failed(const CachedServer *entry, const char *did)
 static size_t
 read_key_bytes(const CachedServer *entry, char *buf, size_t size)
 {
-	int			fd = OpenTransientFile(entry->secret_key_file,
+	int			fd = OpenTransientFile(entry->settings.secret_key_file,
 									   O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | PG_BINARY);
 	struct stat st;
 	size_t		len = 0;
@@ -790,14 +358,14 @@ static char *
 read_key_file(const CachedServer *entry)
 {
 	const char *name = entry->settings.server_name;
-	char		buf[MAX_KEY_LENGTH + 2];
+	char		buf[CLERK_MAX_KEY_LENGTH + 2];
 	size_t		len = read_key_bytes(entry, buf, sizeof(buf) - 1);
 	const char *fault;
 
 	while (len > 0 && isspace((unsigned char) buf[len - 1]))
 		len--;
 	buf[len] = '\0';
-	fault = strlen(buf) == len ? check_secret_key(buf) : "It holds a NUL byte.";
+	fault = strlen(buf) == len ? clerk_secret_key_fault(buf) : "It holds a NUL byte.";
 	if (fault != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -807,30 +375,15 @@ read_key_file(const CachedServer *entry)
 	return pstrdup(buf);
 }
 
-static char *
-copy_string(const char *string)
-{
-	return string ? pstrdup(string) : NULL;
-}
-
 ClerkSettings *
 clerk_settings_copy(const ClerkSettings *from)
 {
 	ClerkSettings *to = palloc(sizeof(*to));
-	ListCell   *lc;
 
 	*to = *from;
-	to->server_name = copy_string(from->server_name);
-	to->base_url = copy_string(from->base_url);
-	to->api_version = copy_string(from->api_version);
-	to->secret_key = copy_string(from->secret_key);
-	to->ca_file = copy_string(from->ca_file);
-	to->proxy = copy_string(from->proxy);
-	to->proxy_user = copy_string(from->proxy_user);
-	to->proxy_password = copy_string(from->proxy_password);
-	to->extra_params = NIL;
-	foreach(lc, from->extra_params)
-		to->extra_params = lappend(to->extra_params, pstrdup(lfirst(lc)));
+	to->server_name = pstrdup(from->server_name);
+	to->base_url = pstrdup(from->base_url);
+	clerk_options_copy(to);
 	return to;
 }
 
@@ -864,9 +417,9 @@ check_way(const ClerkSettings *settings)
 }
 
 static ClerkSettings *
-with_rate_limit(ClerkSettings *settings, const CachedServer *entry)
+with_rate_limit(ClerkSettings *settings)
 {
-	if (!entry->rate_limit_set)
+	if (settings->rate_limit == BY_KEY)
 		settings->rate_limit = settings->secret_key && strncmp(settings->secret_key, "sk_live_", 8) == 0 ?
 			RATE_LIMIT_LIVE : RATE_LIMIT_TEST;
 	return settings;
@@ -890,14 +443,14 @@ clerk_settings(const char *server_name, ClerkUse use)
 		return settings;
 	}
 	check_way(settings);
-	if (entry->secret_key_file != NULL)
+	if (settings->secret_key_file != NULL)
 	{
 		check_key_file_owner(entry);
 		settings->secret_key = read_key_file(entry);
 	}
 	if (settings->secret_key == NULL)
 		no_key(entry);
-	(void) with_rate_limit(settings, entry);
+	(void) with_rate_limit(settings);
 	check_armed(settings, use);
 	return settings;
 }
@@ -910,7 +463,7 @@ clerk_settings_limits(const char *server_name)
 	if (!OidIsValid(serverid) ||
 		wrapper_of(serverid) != get_foreign_data_wrapper_oid(FDW_NAME, true))
 		return NULL;
-	return with_rate_limit(clerk_settings_copy(&cached_server(serverid)->settings), cached_server(serverid));
+	return with_rate_limit(clerk_settings_copy(&cached_server(serverid)->settings));
 }
 
 bool

@@ -15,9 +15,11 @@ typedef struct ClerkSettings
 {
 	Oid			server;
 	char	   *server_name;
-	char	   *base_url;		/* normalised, ends in /v1 */
+	char	   *api_url;
+	char	   *base_url;		/* of api_url: normalised, ends in /v1 */
 	char	   *api_version;
 	char	   *secret_key;		/* printable ASCII; must never be shown */
+	char	   *secret_key_file;	/* NULL: the key is in the mapping */
 	int			timeout;		/* ms, of a call with all its retries */
 	int			connect_timeout;	/* ms */
 	int			max_retries;
@@ -29,7 +31,8 @@ typedef struct ClerkSettings
 	char	   *proxy_user;		/* printable ASCII; NULL: none */
 	char	   *proxy_password; /* the same; must never be shown */
 	List	   *extra_params;	/* of char *, see params.h */
-	ClerkOrigin origin;			/* is this the database that it was armed for? */
+	char	   *armed_for;		/* the option "origin", NULL: never armed */
+	ClerkOrigin origin;			/* of armed_for: is this the database that it was armed for? */
 	int64		version;		/* see clerk_settings_version */
 } ClerkSettings;
 

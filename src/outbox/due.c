@@ -46,6 +46,17 @@
 #define RESERVED_SOCKETS 16
 
 /*
+ * May the caller, role $5, act for the role that enqueued a request?  0 may for
+ * all.  In the database that it was enqueued in, roles are known by their oids;
+ * elsewhere, by their names.
+ */
+#define IS_OF_CALLER(request) \
+	"CASE WHEN $5 = 0::oid THEN true" \
+	" WHEN " request ".origin = enterprise_connection_origin() THEN EXISTS (SELECT FROM pg_roles r" \
+	" WHERE r.oid = " request ".role_oid AND pg_has_role($5, r.oid, 'USAGE'))" \
+	" ELSE EXISTS (SELECT FROM pg_roles r WHERE r.rolname = " request ".role AND pg_has_role($5, r.oid, 'USAGE')) END"
+
+/*
  * What is unfinished in a lane is asked for as state <= 'queued', and in the
  * order of state and id, or by state = 'failed' alone: of all indexes, only that
  * of the lanes can answer, however short the outbox was when the plan was made.
@@ -62,11 +73,11 @@
 	" h.operation = 'upsert' AND h.state = 'queued' AND (SELECT n.id FROM " REQUESTS " n WHERE n.server = $1" \
 	" AND n.lane = h.lane AND n.state <= 'queued' ORDER BY n.state, n.id OFFSET 1 LIMIT 1) IS NOT NULL," \
 	" (SELECT f.id FROM " REQUESTS " f WHERE f.server = $1 AND f.lane = h.lane AND f.state = 'failed' LIMIT 1) < h.id," \
-	" h.id <> ALL ($4) AND ($5 = 0::oid OR enterprise_connection_is_of(h.origin, h.role_oid, h.role, $5))" \
+	" h.id <> ALL ($4) AND " IS_OF_CALLER("h") \
 	" FROM priorities p CROSS JOIN LATERAL (SELECT q.* FROM " REQUESTS " q" \
 	" WHERE q.server = $1 AND q.priority = p.priority AND q.finished_at IS NULL AND q.next_attempt_at <= $2" \
 	" AND q.id <> ALL ($4) AND ($6 OR q.state <> 'in_doubt')" \
-	" AND ($5 = 0::oid OR enterprise_connection_is_of(q.origin, q.role_oid, q.role, $5))" \
+	" AND " IS_OF_CALLER("q") \
 	" ORDER BY q.next_attempt_at " order ", q.id " order " LIMIT $3) d" \
 	" CROSS JOIN LATERAL (SELECT d.* WHERE d.lane IS NULL UNION ALL (SELECT x.* FROM " REQUESTS " x" \
 	" WHERE x.server = $1 AND x.lane = d.lane AND x.state <= 'queued' ORDER BY x.state, x.id LIMIT 1)) h LIMIT $3"

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * servers.c
- *		What becomes of a server's rows when it is created, renamed or dropped.
+ *		What becomes of a server's rows when it is created, renamed or dropped;
+ *		and that the extension's schema is not renamed.
  *
  * The tables know a server by its name, which a dump carries along.  So a
  * server that is renamed takes its rows along, and one that is dropped takes
@@ -24,7 +25,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
-PG_FUNCTION_INFO_V1(enterprise_connection_server_event);
+PG_FUNCTION_INFO_V1(enterprise_connection_ddl_event);
 
 #define EQUALS " OPERATOR(pg_catalog.=) "
 
@@ -182,21 +183,40 @@ created_server(const char *server)
 }
 
 /*
- * enterprise_connection_server_event(), an event trigger function
+ * A schema was renamed, which must not be the extension's.  Statements name it,
+ * and are analyzed again whenever something changes: a session that was just
+ * about to run one would find the tables that somebody has put into a new
+ * schema of the old name, and write to them as the owner of the extension's.
+ */
+static void
+check_renamed_schema(const RenameStmt *rename)
+{
+	if (strcmp(rename->newname, NameStr(clerk_catalog()->schema)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("schema %s of extension \"pg_clerk\" cannot be renamed", quote_identifier(rename->subname)),
+				 errdetail("Statements of other sessions could find a new schema of the old name instead.")));
+}
+
+/*
+ * enterprise_connection_ddl_event(), an event trigger function
  */
 Datum
-enterprise_connection_server_event(PG_FUNCTION_ARGS)
+enterprise_connection_ddl_event(PG_FUNCTION_ARGS)
 {
 	EventTriggerData *event;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("enterprise_connection_server_event() is an event trigger function")));
+				 errmsg("enterprise_connection_ddl_event() is an event trigger function")));
 	event = (EventTriggerData *) fcinfo->context;
 	SPI_connect();
 	if (strcmp(event->event, "sql_drop") == 0)
 		drop_servers();
+	else if (IsA(event->parsetree, RenameStmt) &&
+			 ((RenameStmt *) event->parsetree)->renameType == OBJECT_SCHEMA)
+		check_renamed_schema((RenameStmt *) event->parsetree);
 	else if (!has_changed_server())
 		;						/* nothing to do */
 	else if (IsA(event->parsetree, CreateForeignServerStmt))

@@ -18,60 +18,28 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/json.h"
-#include "base/locks.h"
 #include "base/statements.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "clerk/endpoint.h"
 #include "fmgr.h"
-#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "tables/tracking.h"
+#include "tables/tracking_internal.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-/* Columns of the tracking table that are read directly. */
-enum
-{
-	COLUMN_SERVER = 1,
-	COLUMN_ID = 2,
-	COLUMN_KEY = 3,
-	COLUMN_CONNECTION = 10,
-	COLUMN_UPDATED_AT = 12,
-	COLUMN_SYNCED_AT = 13
-};
-
 PG_FUNCTION_INFO_V1(track_enterprise_connection);
 
 #define ROW_COLUMNS "SELECT t.id, t.key, t.provider, t.ctid::pg_catalog.text FROM %1$s.enterprise_connections t"
-#define BY_ID " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.id OPERATOR(pg_catalog.=) $2"
 #define BY_KEY " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.key OPERATOR(pg_catalog.=) $2"
-
-/* What is absent in an answer stays; an older one changes nothing. */
-#define ROW_OF_ANSWER " (server, id, key, organization_id, name, provider, domains, active," \
-	" sync_user_attributes, connection, created_at, updated_at, synced_at)"
-#define ON_KNOWN " ON CONFLICT (server, id) DO UPDATE SET" \
-	" key = coalesce(excluded.key, known.key)," \
-	" organization_id = coalesce(excluded.organization_id, known.organization_id)," \
-	" name = coalesce(excluded.name, known.name)," \
-	" provider = coalesce(excluded.provider, known.provider)," \
-	" domains = coalesce(excluded.domains, known.domains)," \
-	" active = coalesce(excluded.active, known.active)," \
-	" sync_user_attributes = coalesce(excluded.sync_user_attributes, known.sync_user_attributes)," \
-	" connection = pg_catalog.enterprise_connection_merge(known.connection, excluded.connection)," \
-	" created_at = coalesce(excluded.created_at, known.created_at)," \
-	" updated_at = coalesce(excluded.updated_at, known.updated_at)," \
-	" synced_at = excluded.synced_at" \
-	" WHERE (known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at" \
-	" OR known.updated_at IS NULL OR excluded.updated_at IS NULL)"
 
 #define TRACK_VALUES "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER \
 	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
@@ -91,23 +59,8 @@ static ClerkStatement track_new_statement = {
 	.args = TRACK_TYPES,
 };
 
-/* The name that a statement has for the rows that it is given; no table's. */
-#define GIVEN_ROWS "pg_clerk_rows"
-
-#define TRACK_GIVEN_ROWS "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER \
-	" SELECT p.server, p.id, p.key, p.organization_id, p.name, p.provider, p.domains, p.active," \
-	" p.sync_user_attributes, p.connection, p.created_at, p.updated_at, pg_catalog.clock_timestamp()" \
-	" FROM " GIVEN_ROWS " p" ON_KNOWN
-
 static ClerkStatement track_rows_statement = {
 	.text = TRACK_GIVEN_ROWS,
-};
-
-/* Says whether a row was inserted, and writes none that has nothing to learn. */
-static ClerkStatement track_page_statement = {
-	.text = TRACK_GIVEN_ROWS " AND known.connection OPERATOR(pg_catalog.<>)"
-	" pg_catalog.enterprise_connection_merge(known.connection, excluded.connection)"
-	" RETURNING known.xmax OPERATOR(pg_catalog.=) 0, known.id, known.key",
 };
 
 static ClerkStatement set_key_statement = {
@@ -159,13 +112,6 @@ static ClerkStatement read_by_key_statement = {
 	.args = {NAMEOID, TEXTOID},
 };
 
-static ClerkStatement merge_statement = {
-	.text = "SELECT pg_catalog.enterprise_connection_merge(t.connection, $3)"
-	" OPERATOR(pg_catalog.<>) t.connection FROM %1$s.enterprise_connections t" BY_ID,
-	.nargs = 3,
-	.args = {NAMEOID, TEXTOID, JSONBOID},
-};
-
 static ClerkStatement untrack_statement = {
 	.text = "DELETE FROM %1$s.enterprise_connections t" BY_ID,
 	.nargs = 2,
@@ -198,13 +144,6 @@ static ClerkStatement try_lock_all_statement = {
 	.args = {NAMEOID, TEXTARRAYOID, TEXTARRAYOID},
 };
 
-static ClerkStatement mirror_remove_statement = {
-	.text = "DELETE FROM %1$s.enterprise_connections t" BY_ID
-	" AND t.synced_at OPERATOR(pg_catalog.<) $3",
-	.nargs = 3,
-	.args = {NAMEOID, TEXTOID, TIMESTAMPTZOID},
-};
-
 /*-------------------------------------------------------------------------
  * An answer's columns
  *
@@ -220,24 +159,17 @@ static ClerkStatement mirror_remove_statement = {
  * Clerk never answers a client secret; if it did one day, or if somebody in
  * between echoes ours, it would be where every role with USAGE reads it.
  */
-static const char *const secret_members[] = {"client_secret", "clientSecret", NULL};
-
-typedef struct Columns
-{
-	Datum		values[CLERK_STATEMENT_MAX_ARGS];
-	char		nulls[CLERK_STATEMENT_MAX_ARGS];
-	int			count;
-} Columns;
+const char *const clerk_secret_members[] = {"client_secret", "clientSecret", NULL};
 
 static void
-add_column(Columns *columns, bool isnull, Datum value)
+add_column(ClerkColumns *columns, bool isnull, Datum value)
 {
 	columns->nulls[columns->count] = isnull ? 'n' : ' ';
 	columns->values[columns->count++] = value;
 }
 
-static JsonbValue *
-member(Jsonb *object, const char *name, enum jbvType type, JsonbValue *buf)
+JsonbValue *
+clerk_member(Jsonb *object, const char *name, enum jbvType type, JsonbValue *buf)
 {
 	JsonbValue *value = getKeyJsonValueFromContainer(&object->root, name, (int) strlen(name), buf);
 
@@ -245,29 +177,29 @@ member(Jsonb *object, const char *name, enum jbvType type, JsonbValue *buf)
 }
 
 static void
-add_text(Columns *columns, Jsonb *connection, const char *name)
+add_text(ClerkColumns *columns, Jsonb *connection, const char *name)
 {
 	JsonbValue	buf;
-	JsonbValue *value = member(connection, name, jbvString, &buf);
+	JsonbValue *value = clerk_member(connection, name, jbvString, &buf);
 
 	add_column(columns, value == NULL, value == NULL ? (Datum) 0 :
 			   PointerGetDatum(cstring_to_text_with_len(value->val.string.val, value->val.string.len)));
 }
 
 static void
-add_boolean(Columns *columns, Jsonb *connection, const char *name)
+add_boolean(ClerkColumns *columns, Jsonb *connection, const char *name)
 {
 	JsonbValue	buf;
-	JsonbValue *value = member(connection, name, jbvBool, &buf);
+	JsonbValue *value = clerk_member(connection, name, jbvBool, &buf);
 
 	add_column(columns, value == NULL, BoolGetDatum(value != NULL && value->val.boolean));
 }
 
 static void
-add_timestamp(Columns *columns, Jsonb *connection, const char *name)
+add_timestamp(ClerkColumns *columns, Jsonb *connection, const char *name)
 {
 	JsonbValue	buf;
-	JsonbValue *value = member(connection, name, jbvNumeric, &buf);
+	JsonbValue *value = clerk_member(connection, name, jbvNumeric, &buf);
 	double		ms = -1;
 
 	if (value != NULL)
@@ -284,10 +216,10 @@ add_timestamp(Columns *columns, Jsonb *connection, const char *name)
  * An array of strings; what is none in it is left out.
  */
 static void
-add_texts(Columns *columns, Jsonb *connection, const char *name)
+add_texts(ClerkColumns *columns, Jsonb *connection, const char *name)
 {
 	JsonbValue	buf;
-	JsonbValue *array = member(connection, name, jbvBinary, &buf);
+	JsonbValue *array = clerk_member(connection, name, jbvBinary, &buf);
 	Datum	   *texts;
 	int			count = 0;
 
@@ -326,8 +258,8 @@ set_key(Datum server, Datum id, Datum key)
 	clerk_run(&set_key_statement, values, NULL, false);
 }
 
-static void
-columns_of(Columns *columns, Jsonb *connection, NameData *server, const char *key)
+void
+clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, const char *key)
 {
 	columns->count = 0;
 	add_column(columns, false, NameGetDatum(server));
@@ -348,13 +280,13 @@ columns_of(Columns *columns, Jsonb *connection, NameData *server, const char *ke
 static void
 track(Jsonb *connection, const char *server, const char *key, bool created)
 {
-	Columns		columns;
+	ClerkColumns		columns;
 	NameData	name;
 
 	namestrcpy(&name, server);
-	connection = clerk_jsonb_without(connection, secret_members);
+	connection = clerk_jsonb_without(connection, clerk_secret_members);
 	SPI_connect();
-	columns_of(&columns, connection, &name, key);
+	clerk_columns_of(&columns, connection, &name, key);
 	if (created)
 		clerk_run(&track_new_statement, columns.values, columns.nulls, false);
 	if (!created || SPI_processed == 0)
@@ -406,7 +338,7 @@ track_enterprise_connection(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("connection and server cannot be null")));
 	connection = PG_GETARG_JSONB_P(0);
-	if (!JB_ROOT_IS_OBJECT(connection) || member(connection, "id", jbvString, &buf) == NULL)
+	if (!JB_ROOT_IS_OBJECT(connection) || clerk_member(connection, "id", jbvString, &buf) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the connection must be an object with an id")));
@@ -658,8 +590,8 @@ rows_descriptor(Relation rel)
 /*
  * Run a statement with rows.  SPI must be connected, and has the result.
  */
-static void
-run_with_rows(ClerkStatement *statement, Relation rel, Columns *const *rows, int count)
+void
+clerk_run_with_rows(ClerkStatement *statement, Relation rel, ClerkColumns *const *rows, int count)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 	EphemeralNamedRelationData given = {
@@ -705,9 +637,9 @@ compare_rows(const void *left, const void *right)
  * Track rows of different ids.
  */
 static void
-track_rows(Relation rel, Columns *const *rows, int count)
+track_rows(Relation rel, ClerkColumns *const *rows, int count)
 {
-	run_with_rows(&track_rows_statement, rel, rows, count);
+	clerk_run_with_rows(&track_rows_statement, rel, rows, count);
 
 	/* One that is older than its row was not written, but sets the key. */
 	if (SPI_processed == (uint64) count)
@@ -727,7 +659,7 @@ clerk_track_all(const char *server, const ClerkTrackRow *rows, int count)
 {
 	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
 	const ClerkTrackRow **sorted;
-	Columns   **now;
+	ClerkColumns   **now;
 	NameData	name;
 
 	namestrcpy(&name, server);
@@ -753,302 +685,12 @@ clerk_track_all(const char *server, const ClerkTrackRow *rows, int count)
 				continue;
 			}
 			id = row->id;
-			now[taken] = palloc(sizeof(Columns));
-			columns_of(now[taken++], clerk_jsonb_without(row->connection, secret_members), &name, row->key);
+			now[taken] = palloc(sizeof(ClerkColumns));
+			clerk_columns_of(now[taken++], clerk_jsonb_without(row->connection, clerk_secret_members), &name, row->key);
 		}
 		track_rows(rel, now, taken);
 		count = left;
 	}
 	SPI_finish();
 	table_close(rel, AccessShareLock);
-}
-
-/*-------------------------------------------------------------------------
- * The mirror
- *-------------------------------------------------------------------------
- */
-
-/*
- * Is there a row of this id, and does it hold just this connection (if that is
- * not NULL)?  By the index, whatever the statistics of a table that is just
- * being filled would make of it.
- */
-static bool
-is_as_known(Relation rel, Snapshot snapshot, Datum server, Datum id, const Jsonb *connection, bool *known)
-{
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		result = false;
-
-	ScanKeyInit(&keys[0], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, server);
-	ScanKeyEntryInitialize(&keys[1], 0, COLUMN_ID, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, id);
-	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, snapshot, 2, keys);
-	tuple = systable_getnext(scan);
-	*known = HeapTupleIsValid(tuple);
-	if (*known)
-	{
-		bool		isnull;
-		Datum		datum = heap_getattr(tuple, COLUMN_CONNECTION, RelationGetDescr(rel), &isnull);
-		Jsonb	   *other = isnull ? NULL : DatumGetJsonbP(datum);
-
-		result = other != NULL && connection != NULL && VARSIZE(other) == VARSIZE(connection) &&
-			memcmp(other, connection, VARSIZE(other)) == 0;
-		if (other != (Jsonb *) DatumGetPointer(datum))
-			pfree(other);
-	}
-	systable_endscan(scan);
-	return result;
-}
-
-Snapshot
-clerk_mirror_begin(const char *server, int64 up_to, int64 *rows)
-{
-	Snapshot	before;
-	Relation	rel;
-	NameData	name;
-	ScanKeyData key;
-	SysScanDesc scan;
-
-	clerk_lock(CLERK_LOCK_MIRROR, get_foreign_server_oid(server, false));
-
-	/* The query's snapshot is older than the wait. */
-	before = RegisterSnapshot(GetLatestSnapshot());
-	rel = table_open(clerk_catalog()->connections, AccessShareLock);
-	ScanKeyInit(&key, COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
-	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, before, 1, &key);
-	*rows = 0;
-	while (*rows < up_to && HeapTupleIsValid(systable_getnext(scan)))
-	{
-		(*rows)++;
-		CHECK_FOR_INTERRUPTS();
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	if (*rows > 0)
-		return before;
-	UnregisterSnapshot(before);
-	return NULL;
-}
-
-/*
- * Would the row be another one with this answer merged in?
- */
-static bool
-learns(Datum server, Datum id, Jsonb *connection)
-{
-	Datum		values[] = {server, id, JsonbPGetDatum(connection)};
-	bool		isnull;
-	bool		result;
-
-	SPI_connect();
-	clerk_run(&merge_statement, values, NULL, false);
-	result = SPI_processed == 0 || DatumGetBool(clerk_row_datum(0, 1, &isnull));
-	SPI_finish();
-	return result;
-}
-
-/*
- * Order by id, then the newest first.
- */
-static int
-compare_news(const void *left, const void *right)
-{
-	const Columns *a = *(Columns *const *) left;
-	const Columns *b = *(Columns *const *) right;
-	const text *a_id = DatumGetTextPP(a->values[COLUMN_ID - 1]);
-	const text *b_id = DatumGetTextPP(b->values[COLUMN_ID - 1]);
-	int			a_len = VARSIZE_ANY_EXHDR(a_id);
-	int			b_len = VARSIZE_ANY_EXHDR(b_id);
-	int			order = memcmp(VARDATA_ANY(a_id), VARDATA_ANY(b_id), Min(a_len, b_len));
-	TimestampTz a_time = a->nulls[COLUMN_UPDATED_AT - 1] == 'n' ? PG_INT64_MIN :
-		DatumGetTimestampTz(a->values[COLUMN_UPDATED_AT - 1]);
-	TimestampTz b_time = b->nulls[COLUMN_UPDATED_AT - 1] == 'n' ? PG_INT64_MIN :
-		DatumGetTimestampTz(b->values[COLUMN_UPDATED_AT - 1]);
-
-	if (order != 0 || a_len != b_len)
-		return order != 0 ? order : a_len - b_len;
-	return a_time > b_time ? -1 : a_time < b_time;
-}
-
-static bool
-same_id(const Columns *a, const Columns *b)
-{
-	return DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
-												a->values[COLUMN_ID - 1], b->values[COLUMN_ID - 1]));
-}
-
-/*
- * What is news of a page.  Most rows of most pages are as they were, to the
- * byte; but where there was none, the statement itself finds out about the
- * few that came since.
- */
-static int
-find_news(Relation rel, bool had_rows, Jsonb *const *connections, int count, NameData *server,
-		  Columns **news)
-{
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int			found = 0;
-
-	for (int i = 0; i < count; i++)
-	{
-		JsonbValue	buf;
-		Jsonb	   *connection = clerk_jsonb_without(connections[i], secret_members);
-		JsonbValue *value = JB_ROOT_IS_OBJECT(connection) ? member(connection, "id", jbvString, &buf) : NULL;
-		Datum		id;
-		bool		known = false;
-
-		if (value == NULL || value->val.string.len == 0)
-			continue;
-		id = PointerGetDatum(cstring_to_text_with_len(value->val.string.val, value->val.string.len));
-		if (had_rows &&
-			(is_as_known(rel, snapshot, NameGetDatum(server), id, connection, &known) ||
-			 (known && !learns(NameGetDatum(server), id, connection))))
-			continue;
-		news[found] = palloc(sizeof(Columns));
-		columns_of(news[found++], connection, server, NULL);
-	}
-	UnregisterSnapshot(snapshot);
-	return found;
-}
-
-/*
- * A server may have an id twice on a page: the newer one counts.
- */
-static int
-sort_news(Columns **news, int count)
-{
-	int			kept = 0;
-
-	qsort(news, count, sizeof(*news), compare_news);
-	for (int i = 0; i < count; i++)
-		if (kept == 0 || !same_id(news[i], news[kept - 1]))
-			news[kept++] = news[i];
-	return kept;
-}
-
-/*
- * Had an id that was just inserted a row when the mirror began?  Then its
- * connection has been deleted since, and the page was older than that.
- */
-static bool
-deleted_meanwhile(Relation rel, Snapshot before, NameData *server, Datum id)
-{
-	bool		known;
-
-	(void) is_as_known(rel, before, NameGetDatum(server), id, NULL, &known);
-	return known;
-}
-
-void
-clerk_mirror_page(const char *server, Snapshot before, Jsonb *const *connections, int count,
-				  ClerkChangeVisitor visit, void *arg)
-{
-	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
-	MemoryContext caller = CurrentMemoryContext;
-	Columns   **news = palloc(sizeof(*news) * Max(count, 1));
-	NameData	name;
-	int			found;
-
-	namestrcpy(&name, server);
-	found = sort_news(news, find_news(rel, before != NULL, connections, count, &name, news));
-	if (found > 0)
-	{
-		SPI_connect();
-		run_with_rows(&track_page_statement, rel, news, found);
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			bool		isnull;
-			bool		inserted = DatumGetBool(clerk_row_datum(i, 1, &isnull));
-			Datum		id = clerk_row_datum(i, 2, &isnull);
-			Datum		key = clerk_row_datum(i, 3, &isnull);
-			MemoryContext old = MemoryContextSwitchTo(caller);
-
-			if (inserted && before != NULL && deleted_meanwhile(rel, before, &name, id))
-				(void) clerk_untrack(server, TextDatumGetCString(id));
-			else
-				visit(id, isnull ? (Datum) 0 : key, inserted ? CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED, arg);
-			MemoryContextSwitchTo(old);
-		}
-		SPI_finish();
-	}
-	table_close(rel, AccessShareLock);
-}
-
-void
-clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg)
-{
-	const ClerkCatalog *catalog = clerk_catalog();
-	Relation	rel = table_open(catalog->connections, AccessShareLock);
-	Relation	index = index_open(catalog->connections_key, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	NameData	name;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
-	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
-	{
-		bool		isnull;
-		char	   *id = TextDatumGetCString(heap_getattr(tuple, COLUMN_ID, RelationGetDescr(rel), &isnull));
-
-		visit(id, DatumGetTimestampTz(heap_getattr(tuple, COLUMN_SYNCED_AT, RelationGetDescr(rel), &isnull)), arg);
-		pfree(id);
-		CHECK_FOR_INTERRUPTS();
-	}
-	systable_endscan_ordered(scan);
-	UnregisterSnapshot(snapshot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
-}
-
-/*
- * A foreign key's refusal must not end the mirror: so the deletion has a
- * subtransaction of its own.
- */
-bool
-clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool *held)
-{
-	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(id), TimestampTzGetDatum(since)};
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool removed = false;
-
-	*held = false;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		SPI_connect();
-		clerk_run(&mirror_remove_statement, values, NULL, false);
-		removed = SPI_processed > 0;
-		SPI_finish();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode != ERRCODE_FOREIGN_KEY_VIOLATION &&
-			error->sqlerrcode != ERRCODE_RESTRICT_VIOLATION)
-		{
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
-			clerk_rethrow(error);
-		}
-		FreeErrorData(error);
-		*held = true;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return removed || *held;
 }
