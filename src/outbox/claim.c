@@ -83,7 +83,7 @@ static ClerkStatement claim_doubts_statement = {
 	.returns = row_columns,
 };
 
-/* It may have been sent from elsewhere just now: to be looked up at the end of a lease. */
+/* Another database or timeline may have sent it just now: it is looked up at the end of a lease. */
 static ClerkStatement doubt_statement = {
 	.text = "UPDATE " REQUESTS " q SET state = 'in_doubt', step = 'create', doubt_since = coalesce(q.doubt_since, q.created_at),"
 	" http_status = NULL, next_attempt_at = clock_timestamp() + make_interval(secs => $1), claimer = NULL,"
@@ -197,7 +197,7 @@ claim_chosen(Loop *loop, void *arg)
 			continue;
 		}
 		decide_step(due);
-		if (due->step == CLERK_STEP_CREATE && due->elsewhere)
+		if (due->step == CLERK_STEP_CREATE && due->from_other)
 			doubtful = lappend(doubtful, due);
 		else
 			sent = lappend(sent, due);
@@ -311,8 +311,8 @@ may_claim(Loop *loop, Claim *claim)
 	}
 	if (server->stopped || (server->paused && !clerk_outbox_may_probe(loop, server)))
 		return false;
-	claim->places = clerk_due_places(loop, server, claim->limits);
-	claim->wanted = Min(claim->places, clerk_pace_allows(claim->limits));
+	claim->free = clerk_due_places(loop, server, claim->limits);
+	claim->wanted = Min(claim->free, clerk_pace_allows(claim->limits));
 	if (claim->wanted <= 0)
 	{
 		/* Else an answer makes room. */
@@ -349,7 +349,7 @@ claim_server(Loop *loop, void *arg)
 	prepare(loop, claim);
 	if (!server->backlog)
 		clerk_due_note_next(loop, claim);
-	else if (claim->sent < claim->places)
+	else if (claim->sent < claim->free)
 		loop->next_claim = clerk_now_ms();
 	if (server->paused && claim->deliveries != NIL)
 		clerk_outbox_probed(server);

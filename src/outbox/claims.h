@@ -47,7 +47,7 @@ typedef struct Due
 	int			claimer;		/* 0: none */
 	bool		ready;			/* its own time has come, too */
 	int			size;			/* of its document, as stored */
-	bool		elsewhere;		/* it may have been sent from there */
+	bool		from_other;		/* another database or timeline may have sent it */
 	bool		followed;		/* an upsert, with another request behind it */
 	bool		overtakes;		/* something before it has failed */
 	bool		allowed;		/* not left out for a while, and of a role that is delivered for */
@@ -63,8 +63,8 @@ typedef struct Claim
 	Server	   *server;
 	const ClerkSettings *limits;
 	TimestampTz moment;
-	int			places;			/* for which there are sockets */
-	int			wanted;			/* ... and that the pace allows */
+	int			free;			/* places: more could be sent, by the sockets ... */
+	int			wanted;			/* ... and by the pace, too */
 	List	   *deliveries;		/* of what was claimed */
 	int			sent;			/* of what was claimed: to be sent ... */
 	int			taken;			/* ... and in all */

@@ -21,15 +21,15 @@
 #include "foreign/foreign.h"
 #include "outbox/claims.h"
 #include "tables/tracking.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/json.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 /* A longer id or key, in bytes, might not fit into a notification with all that is escaped. */
 #define MAX_NOTIFIED 255
+
+/* These take about a minute. */
+#define MAX_TRIES_OF_SESSION 9
 
 static const ClerkColumn id_columns[] = {
 	CLERK_COLUMN("id", CLERK_INT8, Delivery, row.id),
@@ -87,10 +87,16 @@ static ClerkStatement write_statement = {
  *-------------------------------------------------------------------------
  */
 
+/*
+ * Try it again later.  A session does not do so for ever: when it has ended,
+ * another process takes its claim over.
+ */
 static void
-put_off(Delivery *delivery)
+put_off(const Loop *loop, Delivery *delivery)
 {
 	delivery->not_before = clerk_now_ms() + clerk_outbox_pause(delivery->tries++);
+	if (!loop->deliverer->forever && delivery->tries > MAX_TRIES_OF_SESSION)
+		delivery->written = delivery->lost = true;
 }
 
 /*
@@ -98,7 +104,7 @@ put_off(Delivery *delivery)
  * Returns the others.
  */
 static List *
-lock_tracked(const Server *server, List *deliveries)
+lock_tracked(const Loop *loop, const Server *server, List *deliveries)
 {
 	int			count = list_length(deliveries);
 	const char **ids = palloc0(sizeof(char *) * count);
@@ -123,7 +129,7 @@ lock_tracked(const Server *server, List *deliveries)
 	for (int i = 0; i < count; i++)
 	{
 		if (locked[i])
-			put_off(list_nth(deliveries, i));
+			put_off(loop, list_nth(deliveries, i));
 		else
 			free = lappend(free, list_nth(deliveries, i));
 	}
@@ -170,8 +176,9 @@ append_string(StringInfo text, const char *string)
 }
 
 /*
- * Tell who awaits it, and who listens.  The queue of notifications may be full,
- * of which only the commit takes notice: then they are left out.
+ * Wake the sessions that await it, and notify those that listen.  The queue of
+ * notifications may be full, which only the commit notices: then they are left
+ * out.
  */
 static void
 announce(Loop *loop, const Delivery *delivery)
@@ -240,7 +247,7 @@ write_outcomes(Loop *loop, void *arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("the server is locked")));
-	deliveries = lock_tracked(server, items->items);
+	deliveries = lock_tracked(loop, server, items->items);
 	if (deliveries == NIL)
 		return;
 	SPI_connect();
@@ -260,7 +267,7 @@ write_outcomes(Loop *loop, void *arg)
  * reason.  What Clerk has done stays to be mirrored, but the id of what it has
  * made is kept, so that a retry does not make it again.  If not even that can be
  * written, or somebody has the row locked, it is tried again, less and less
- * often: the request is not anybody else's as long as this process is there.
+ * often: no other process can claim the request as long as this one is there.
  */
 static void
 not_written(Loop *loop, void *arg, void *item, const ErrorData *error)
@@ -284,7 +291,7 @@ not_written(Loop *loop, void *arg, void *item, const ErrorData *error)
 	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
 		clerk_outbox_log(psprintf("note the outcome of request " INT64_FORMAT, delivery->row.id), error);
 	if (!delivery->written)
-		put_off(delivery);
+		put_off(loop, delivery);
 	MemoryContextSwitchTo(old);
 }
 

@@ -17,14 +17,11 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/locks.h"
-#include "base/wake.h"
 #include "catalog/pg_type.h"
 #include "clerk/origin.h"
 #include "clerk/pace.h"
-#include "executor/spi.h"
 #include "outbox/claims.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -48,7 +45,7 @@
 /*
  * May the caller, role $5, act for the role that enqueued a request?  0 may for
  * all.  In the database that it was enqueued in, roles are known by their oids;
- * elsewhere, by their names.
+ * in any other, by their names.
  */
 #define IS_OF_CALLER(request) \
 	"CASE WHEN $5 = 0::oid THEN true" \
@@ -93,7 +90,7 @@ static const ClerkColumn due_columns[] = {
 	CLERK_COLUMN("claimer", CLERK_INT4, Due, claimer),
 	CLERK_COLUMN("ready", CLERK_BOOL, Due, ready),
 	CLERK_COLUMN("size", CLERK_INT4, Due, size),
-	CLERK_COLUMN("elsewhere", CLERK_BOOL, Due, elsewhere),
+	CLERK_COLUMN("from_other", CLERK_BOOL, Due, from_other),
 	CLERK_COLUMN("followed", CLERK_BOOL, Due, followed),
 	CLERK_COLUMN("overtakes", CLERK_BOOL, Due, overtakes),
 	CLERK_COLUMN("allowed", CLERK_BOOL, Due, allowed),

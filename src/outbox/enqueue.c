@@ -149,7 +149,7 @@ row_column(Relation rel, HeapTuple tuple, const char *name, bool *isnull)
 /*
  * As of now, whatever the transaction's snapshot, and without a predicate
  * lock, for which serializable transactions that enqueue would fail each other.
- * The last unfinished request of the lane tells.
+ * The last unfinished request of the lane is looked at.
  */
 ClerkLane
 clerk_lane(const char *server, const char *lane, int *priority)

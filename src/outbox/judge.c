@@ -15,10 +15,8 @@
 #include "catalog/pg_type.h"
 #include "clerk/pace.h"
 #include "clerk/settings.h"
-#include "executor/spi.h"
 #include "outbox/claims.h"
 #include "utils/builtins.h"
-#include "utils/formatting.h"
 #include "utils/timestamp.h"
 
 /*
@@ -217,17 +215,17 @@ judge_duplicate(Delivery *delivery, const ClerkReport *report)
 {
 	const ClerkRequestRow *row = &delivery->row;
 	const Holder *holder = find_holder(delivery, clerk_is_duplicate_organization(report));
-	ClerkReport told = with_holder(report, holder);
+	ClerkReport explained = with_holder(report, holder);
 
 	if (holder->may_come_free && row->attempts < DOMAIN_ATTEMPTS)
-		try_again(delivery, &told, backoff(DOMAIN_FIRST, DOMAIN_LAST, row->attempts));
+		try_again(delivery, &explained, backoff(DOMAIN_FIRST, DOMAIN_LAST, row->attempts));
 	else if (row->step == CLERK_STEP_CREATE && (row->doubt_since != 0 || row->key != NULL))
 	{
-		set_with_error(delivery, &told, CLERK_STATE_IN_DOUBT, 0);
+		set_with_error(delivery, &explained, CLERK_STATE_IN_DOUBT, 0);
 		delivery->outcome.doubt_since = row->doubt_since ? row->doubt_since : time_t_to_timestamptz(0);
 	}
 	else
-		set_with_error(delivery, &told, CLERK_STATE_FAILED, -1);
+		set_with_error(delivery, &explained, CLERK_STATE_FAILED, -1);
 }
 
 /*-------------------------------------------------------------------------

@@ -14,8 +14,6 @@
 #include "base/json.h"
 #include "calls/upsert.h"
 #include "catalog/pg_type.h"
-#include "clerk/pace.h"
-#include "executor/spi.h"
 #include "outbox/outbox.h"
 #include "tables/tracking.h"
 #include "utils/builtins.h"
@@ -218,7 +216,7 @@ made_by(const Loop *loop, const Delivery *delivery, const Candidate *candidate)
 	return key == NULL || (row->key != NULL && strcmp(key, row->key) == 0);
 }
 
-/* Is the delivery one that this look-up is to tell of? */
+/* Does the delivery wait for this look-up? */
 static bool
 is_looked_up(const LookUp *look_up, const Delivery *delivery)
 {

@@ -18,16 +18,13 @@
 #include "base/locks.h"
 #include "base/wake.h"
 #include "calls/connection.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "postmaster/interrupt.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 /* Connections of this process in all, to whatever server. */
@@ -255,7 +252,7 @@ next_due(const Loop *loop)
 }
 
 static void
-tell_next(Loop *loop)
+report_next(Loop *loop)
 {
 	if (loop->deliverer->idle)
 		loop->deliverer->idle(next_due(loop));
@@ -286,13 +283,12 @@ run_loop(Loop *loop)
 			loop->leave_at = 0;
 		else if (may_leave(loop))
 		{
-			tell_next(loop);
+			report_next(loop);
 			break;
 		}
 		if (loop->leave_at == 0)
 		{
 			clerk_outbox_chores(loop);
-			clerk_outbox_sweep(loop);
 			if (loop->woken || loop->next_claim <= clerk_now_ms())
 				clerk_outbox_claim(loop);
 			loop->woken = false;
@@ -311,9 +307,9 @@ run_loop(Loop *loop)
 		}
 		called = is_called(loop);
 		if (!called && !written)
-			tell_next(loop);
+			report_next(loop);
 
-		/* If there is always something else to do, answers must be seen all the same. */
+		/* Look for answers even if there is something else to do, or they would never be seen. */
 		take_answers(loop, called || written ? 0 : next_wake(loop));
 		loop->woken |= called;
 	}

@@ -94,7 +94,7 @@ typedef enum DeliveryState
 {
 	DELIVERY_READY,				/* to be sent */
 	DELIVERY_SENT,
-	DELIVERY_LOOKED_UP,			/* in doubt: its server's look-up will tell */
+	DELIVERY_LOOKED_UP,			/* in doubt: its server's look-up decides */
 	DELIVERY_ANSWERED,			/* to be judged */
 	DELIVERY_JUDGED				/* its outcome is to be written */
 } DeliveryState;
@@ -192,8 +192,8 @@ extern ErrorData *clerk_outbox_try(Loop *loop, ClerkWork work, void *arg);
  * The same for several items: all together; if that raises an error, without
  * those of which somebody has locked the row; if it still does, each alone.
  * work gets the ClerkItems, and must leave the items as they are if it raises
- * an error.  failed is told of what could not be done, and why; NULL: its row is
- * locked.
+ * an error.  failed is called for what could not be done, with the reason; NULL: its row
+ * is locked.
  */
 typedef struct ClerkItems
 {
@@ -276,6 +276,5 @@ extern void clerk_outbox_probed(const Server *server);
 
 /* upkeep.c */
 extern void clerk_outbox_chores(Loop *loop);
-extern void clerk_outbox_sweep(Loop *loop);
 
 #endif							/* CLERK_OUTBOX_H */

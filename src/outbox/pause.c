@@ -12,7 +12,6 @@
 
 #include "base/clock.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "outbox/outbox.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -148,12 +147,12 @@ clerk_outbox_may_probe(Loop *loop, Server *server)
 
 		if (clerk_execute(&may_probe_statement, values, NIL) > 0)
 			return true;
-		/* Another process does; what comes of it is read by and by. */
+		/* Another process does; the upkeep reads what comes of it. */
 		note_paused(server, version, now + clerk_naptime);
 	}
 	loop->next_claim = Min(loop->next_claim, server->probe_not_before);
 
-	/* The latch is set a moment before a change of the settings is told. */
+	/* The latch is set a moment before a change of the settings can be seen. */
 	if (loop->woken)
 		loop->next_claim = Min(loop->next_claim, now + CLERK_ASIDE_FIRST);
 	return false;

@@ -247,7 +247,7 @@ clerk_merge_upserts(Claim *claim, List *chosen)
 }
 
 /*
- * What has failed before is overtaken, for ever.  If somebody has it locked, to
+ * What has failed before is overtaken for good.  If somebody has it locked, to
  * retry it, the later request waits.
  */
 void

@@ -169,8 +169,8 @@ clerk_outbox_try_all(Loop *loop, ClerkItems *items)
  */
 
 /*
- * Settings of a delivery's transactions, the one place where the planner is told
- * something.
+ * Settings of a delivery's transactions, the one place that changes settings of the
+ * planner.
  *
  * Each statement goes by an index, and its plan is made once.  A plan that was
  * made while the outbox was short would read all of it when it is long, until

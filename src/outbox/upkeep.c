@@ -11,7 +11,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "outbox/claims.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -165,11 +164,12 @@ purge(Loop *loop, void *arg)
 }
 
 /*
- * Each for itself: an error of one is none of the others.
+ * Each step in a subtransaction: an error of one does not affect the others.
  */
 static void
-run_steps(Loop *loop, bool all)
+run_steps(Loop *loop, void *arg)
 {
+	bool		all = clerk_now_ms() >= loop->next_chores;
 	const struct
 	{
 		const char *what;
@@ -193,43 +193,26 @@ run_steps(Loop *loop, bool all)
 	}
 }
 
-static void
-all_steps(Loop *loop, void *arg)
-{
-	run_steps(loop, true);
-}
-
-static void
-rest_of_steps(Loop *loop, void *arg)
-{
-	run_steps(loop, false);
-}
-
 /*
- * Every pg_clerk.naptime, and at the beginning.  What is due is claimed then,
- * too: it may have been brought forward, or nobody has told that it is there
- * (COMMIT PREPARED).
+ * All steps every pg_clerk.naptime, and at the beginning; in between the rest,
+ * if there was too much for one transaction.  What is due is claimed then, too:
+ * it may have been brought forward, or nothing has said that it is there (COMMIT
+ * PREPARED).
  */
 void
 clerk_outbox_chores(Loop *loop)
 {
-	if (clerk_now_ms() < loop->next_chores ||
-		!clerk_outbox_transaction(loop, "look after the outbox", all_steps))
-		return;
-	loop->next_chores = clerk_now_ms() + clerk_naptime;
-	loop->next_claim = clerk_now_ms();
-}
+	int64		now = clerk_now_ms();
+	bool		all = now >= loop->next_chores;
+	bool		rest = loop->swept_lane != NULL || loop->purging;
 
-/*
- * The rest, if there was too much for one transaction.
- */
-void
-clerk_outbox_sweep(Loop *loop)
-{
-	if ((loop->swept_lane == NULL && !loop->purging) ||
-		(clerk_now_ms() < loop->next_sweep && !clerk_outbox_nothing_under_way(loop)))
+	if (!all && !(rest && (now >= loop->next_sweep || clerk_outbox_nothing_under_way(loop))))
 		return;
-	if (clerk_outbox_transaction(loop, "clear up the outbox", rest_of_steps))
+	if (clerk_outbox_transaction(loop, "look after the outbox", run_steps))
+	{
 		loop->next_claim = clerk_now_ms();
+		if (all)
+			loop->next_chores = clerk_now_ms() + clerk_naptime;
+	}
 	loop->next_sweep = clerk_now_ms() + SWEEP_INTERVAL;
 }
