@@ -38,7 +38,8 @@
 typedef struct Due
 {
 	int64		id;
-	int64		due;			/* the one that is due: itself, or one behind it */
+	int64		due;			/* the one that is due: itself, or one behind it ... */
+	bool		may_wait;		/* ... which may be put out of the way: it is not of a higher priority */
 	ClerkState	state;
 	ClerkStep	step;
 	ClerkOutboxOperation operation;

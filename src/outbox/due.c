@@ -63,7 +63,7 @@
  */
 #define DUE(order) \
 	PRIORITIES \
-	"SELECT h.id, d.id, h.state, h.step, h.operation, h.lane, coalesce(h.connection_id," \
+	"SELECT h.id, d.id, d.priority >= h.priority, h.state, h.step, h.operation, h.lane, coalesce(h.connection_id," \
 	" (SELECT k.id FROM %1$s.enterprise_connections k WHERE k.server = $1 AND k.key = h.key)), h.claimer," \
 	" h.next_attempt_at <= $2 OR h.next_attempt_at = 'infinity', pg_column_size(h.params)," \
 	" (h.origin, h.server_oid, h.timeline) IS DISTINCT FROM ($7, $8, $9)," \
@@ -82,6 +82,7 @@
 static const ClerkColumn due_columns[] = {
 	CLERK_COLUMN("id", CLERK_INT8, Due, id),
 	CLERK_COLUMN("due", CLERK_INT8, Due, due),
+	CLERK_COLUMN("may_wait", CLERK_BOOL, Due, may_wait),
 	CLERK_WORDS("state", clerk_state_words, Due, state),
 	CLERK_WORDS("step", clerk_step_words, Due, step),
 	CLERK_WORDS("operation", clerk_operation_words, Due, operation),
@@ -346,14 +347,14 @@ clerk_due_choose(Loop *loop, const Claim *claim, List *rows, List **lanes)
 	{
 		Due		   *due = lfirst(lc);
 
-		if (due->due != due->id)
+		claim->server->waits |= due->due != due->id;
+		if (due->due != due->id && due->may_wait)
 		{
 			behind++;
-			claim->server->waits = true;
 			if (*lanes == NIL || strcmp(((Due *) llast(*lanes))->lane, due->lane) != 0)
 				*lanes = lappend(*lanes, due);
 		}
-		if (behind > 0 && has_id(chosen, due->id))
+		if (claim->server->waits && has_id(chosen, due->id))
 			continue;
 		if (!is_free(loop, claim->server, due))
 		{
