@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "base/catalog.h"
 #include "base/guard.h"
 #include "base/statements.h"
@@ -17,6 +18,7 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -129,7 +131,7 @@ kept_plan(ClerkStatement *statement)
 	}
 	if (statement->plan == NULL)
 	{
-		ClerkCatalog named = *catalog;
+		ClerkCatalog named = *catalog;	/* preparing may look it up anew */
 		SPIPlanPtr	plan = prepare(statement, quote_identifier(NameStr(named.schema)));
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
@@ -371,4 +373,31 @@ clerk_rethrow(ErrorData *error)
 	error->context_domain = kept_string(error->context_domain);
 	error->message_id = kept_string(error->message_id);
 	ReThrowError(error);
+}
+
+ErrorData *
+clerk_try(void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
 }

@@ -36,9 +36,9 @@ typedef struct ClerkColumn
 	const char *const *words;	/* NULL at the end */
 } ClerkColumn;
 
-#define CLERK_COLUMN(name, type, structure, member) {name, type, offsetof(structure, member), NULL}
-#define CLERK_WORDS(name, words, structure, member) {name, CLERK_WORD, offsetof(structure, member), words}
-#define CLERK_COLUMNS_END {NULL, CLERK_INT4, 0, NULL}
+#define CLERK_MEMBER(name, type, structure, member) {name, type, offsetof(structure, member), NULL}
+#define CLERK_MEMBER_WORDS(name, words, structure, member) {name, CLERK_WORD, offsetof(structure, member), words}
+#define CLERK_MEMBERS_END {NULL, CLERK_INT4, 0, NULL}
 
 /*
  * A statement, in a static variable: its plan is kept for the life of the
@@ -96,6 +96,12 @@ extern Datum clerk_name_datum(NameData *buf, const char *name);
 /* Columns of a row that SPI has; palloc'd in the current memory context. */
 extern char *clerk_row_text(uint64 row, int column);	/* NULL for null */
 extern Datum clerk_row_datum(uint64 row, int column, bool *isnull);
+
+/*
+ * Do some work in a subtransaction.  Returns NULL, or the error that it has
+ * thrown, after a rollback; in the current memory context.
+ */
+extern ErrorData *clerk_try(void (*work) (void *arg), void *arg);
 
 /* ReThrowError, of an error that may be in a context that does not live on. */
 extern void clerk_rethrow(ErrorData *error);

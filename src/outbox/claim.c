@@ -31,30 +31,30 @@
 #define MANY_DOUBTS 1000
 
 static const ClerkColumn claimed_columns[] = {
-	CLERK_COLUMN("id", CLERK_INT8, Due, id),
-	CLERK_COLUMN("claimer", CLERK_INT4, Due, claimer),
-	CLERK_WORDS("step", clerk_step_words, Due, step),
-	CLERK_COLUMN("connection_id", CLERK_TEXT, Due, connection_id),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, Due, id),
+	CLERK_MEMBER("claimer", CLERK_INT4, Due, claimer),
+	CLERK_MEMBER_WORDS("step", clerk_step_words, Due, step),
+	CLERK_MEMBER("connection_id", CLERK_TEXT, Due, connection_id),
+	CLERK_MEMBERS_END
 };
 
 static const ClerkColumn row_columns[] = {
-	CLERK_COLUMN("id", CLERK_INT8, ClerkRequestRow, id),
-	CLERK_COLUMN("role", CLERK_TEXT, ClerkRequestRow, role),
-	CLERK_COLUMN("role_oid", CLERK_OID, ClerkRequestRow, role_oid),
-	CLERK_COLUMN("origin", CLERK_INT8, ClerkRequestRow, origin),
-	CLERK_WORDS("operation", clerk_operation_words, ClerkRequestRow, operation),
-	CLERK_WORDS("state", clerk_state_words, ClerkRequestRow, state),
-	CLERK_WORDS("step", clerk_step_words, ClerkRequestRow, step),
-	CLERK_COLUMN("key", CLERK_TEXT, ClerkRequestRow, key),
-	CLERK_COLUMN("connection_id", CLERK_TEXT, ClerkRequestRow, connection_id),
-	CLERK_COLUMN("params", CLERK_JSONB, ClerkRequestRow, params),
-	CLERK_COLUMN("attempts", CLERK_INT4, ClerkRequestRow, attempts),
-	CLERK_COLUMN("started_at", CLERK_TIME, ClerkRequestRow, started_at),
-	CLERK_COLUMN("doubt_since", CLERK_TIME, ClerkRequestRow, doubt_since),
-	CLERK_COLUMN("http_status", CLERK_INT4, ClerkRequestRow, http_status),
-	CLERK_COLUMN("error", CLERK_JSONB, ClerkRequestRow, error),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, ClerkRequestRow, id),
+	CLERK_MEMBER("role", CLERK_TEXT, ClerkRequestRow, role),
+	CLERK_MEMBER("role_oid", CLERK_OID, ClerkRequestRow, role_oid),
+	CLERK_MEMBER("origin", CLERK_INT8, ClerkRequestRow, origin),
+	CLERK_MEMBER_WORDS("operation", clerk_operation_words, ClerkRequestRow, operation),
+	CLERK_MEMBER_WORDS("state", clerk_state_words, ClerkRequestRow, state),
+	CLERK_MEMBER_WORDS("step", clerk_step_words, ClerkRequestRow, step),
+	CLERK_MEMBER("key", CLERK_TEXT, ClerkRequestRow, key),
+	CLERK_MEMBER("connection_id", CLERK_TEXT, ClerkRequestRow, connection_id),
+	CLERK_MEMBER("params", CLERK_JSONB, ClerkRequestRow, params),
+	CLERK_MEMBER("attempts", CLERK_INT4, ClerkRequestRow, attempts),
+	CLERK_MEMBER("started_at", CLERK_TIME, ClerkRequestRow, started_at),
+	CLERK_MEMBER("doubt_since", CLERK_TIME, ClerkRequestRow, doubt_since),
+	CLERK_MEMBER("http_status", CLERK_INT4, ClerkRequestRow, http_status),
+	CLERK_MEMBER("error", CLERK_JSONB, ClerkRequestRow, error),
+	CLERK_MEMBERS_END
 };
 
 /*

@@ -32,23 +32,23 @@
 #define MAX_TRIES_OF_SESSION 9
 
 static const ClerkColumn id_columns[] = {
-	CLERK_COLUMN("id", CLERK_INT8, Delivery, row.id),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, Delivery, row.id),
+	CLERK_MEMBERS_END
 };
 
 static const ClerkColumn outcome_columns[] = {
-	CLERK_COLUMN("id", CLERK_INT8, Delivery, row.id),
-	CLERK_COLUMN("attempt", CLERK_INT4, Delivery, row.attempts),
-	CLERK_WORDS("state", clerk_state_words, Delivery, outcome.state),
-	CLERK_WORDS("step", clerk_step_words, Delivery, outcome.step),
-	CLERK_COLUMN("delay", CLERK_INT8, Delivery, outcome.delay),
-	CLERK_COLUMN("uncounted", CLERK_BOOL, Delivery, outcome.uncounted),
-	CLERK_COLUMN("connection_id", CLERK_TEXT, Delivery, outcome.connection_id),
-	CLERK_COLUMN("http_status", CLERK_INT4, Delivery, outcome.http_status),
-	CLERK_COLUMN("error", CLERK_JSONB, Delivery, outcome.error),
-	CLERK_COLUMN("doubt_since", CLERK_TIME, Delivery, outcome.doubt_since),
-	CLERK_COLUMN("has_secrets", CLERK_BOOL, Delivery, has_secrets),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, Delivery, row.id),
+	CLERK_MEMBER("attempt", CLERK_INT4, Delivery, row.attempts),
+	CLERK_MEMBER_WORDS("state", clerk_state_words, Delivery, outcome.state),
+	CLERK_MEMBER_WORDS("step", clerk_step_words, Delivery, outcome.step),
+	CLERK_MEMBER("delay", CLERK_INT8, Delivery, outcome.delay),
+	CLERK_MEMBER("uncounted", CLERK_BOOL, Delivery, outcome.uncounted),
+	CLERK_MEMBER("connection_id", CLERK_TEXT, Delivery, outcome.connection_id),
+	CLERK_MEMBER("http_status", CLERK_INT4, Delivery, outcome.http_status),
+	CLERK_MEMBER("error", CLERK_JSONB, Delivery, outcome.error),
+	CLERK_MEMBER("doubt_since", CLERK_TIME, Delivery, outcome.doubt_since),
+	CLERK_MEMBER("has_secrets", CLERK_BOOL, Delivery, has_secrets),
+	CLERK_MEMBERS_END
 };
 
 /*

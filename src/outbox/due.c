@@ -80,22 +80,22 @@
 	" WHERE x.server = $1 AND x.lane = d.lane AND x.state <= 'queued' ORDER BY x.state, x.id LIMIT 1)) h LIMIT $3"
 
 static const ClerkColumn due_columns[] = {
-	CLERK_COLUMN("id", CLERK_INT8, Due, id),
-	CLERK_COLUMN("due", CLERK_INT8, Due, due),
-	CLERK_COLUMN("may_wait", CLERK_BOOL, Due, may_wait),
-	CLERK_WORDS("state", clerk_state_words, Due, state),
-	CLERK_WORDS("step", clerk_step_words, Due, step),
-	CLERK_WORDS("operation", clerk_operation_words, Due, operation),
-	CLERK_COLUMN("lane", CLERK_TEXT, Due, lane),
-	CLERK_COLUMN("connection_id", CLERK_TEXT, Due, connection_id),
-	CLERK_COLUMN("claimer", CLERK_INT4, Due, claimer),
-	CLERK_COLUMN("ready", CLERK_BOOL, Due, ready),
-	CLERK_COLUMN("size", CLERK_INT4, Due, size),
-	CLERK_COLUMN("from_other", CLERK_BOOL, Due, from_other),
-	CLERK_COLUMN("followed", CLERK_BOOL, Due, followed),
-	CLERK_COLUMN("overtakes", CLERK_BOOL, Due, overtakes),
-	CLERK_COLUMN("allowed", CLERK_BOOL, Due, allowed),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, Due, id),
+	CLERK_MEMBER("due", CLERK_INT8, Due, due),
+	CLERK_MEMBER("may_wait", CLERK_BOOL, Due, may_wait),
+	CLERK_MEMBER_WORDS("state", clerk_state_words, Due, state),
+	CLERK_MEMBER_WORDS("step", clerk_step_words, Due, step),
+	CLERK_MEMBER_WORDS("operation", clerk_operation_words, Due, operation),
+	CLERK_MEMBER("lane", CLERK_TEXT, Due, lane),
+	CLERK_MEMBER("connection_id", CLERK_TEXT, Due, connection_id),
+	CLERK_MEMBER("claimer", CLERK_INT4, Due, claimer),
+	CLERK_MEMBER("ready", CLERK_BOOL, Due, ready),
+	CLERK_MEMBER("size", CLERK_INT4, Due, size),
+	CLERK_MEMBER("from_other", CLERK_BOOL, Due, from_other),
+	CLERK_MEMBER("followed", CLERK_BOOL, Due, followed),
+	CLERK_MEMBER("overtakes", CLERK_BOOL, Due, overtakes),
+	CLERK_MEMBER("allowed", CLERK_BOOL, Due, allowed),
+	CLERK_MEMBERS_END
 };
 
 #define DUE_STATEMENT(order) { \
@@ -118,7 +118,7 @@ static ClerkStatement next_due_statement = {
 
 static const ClerkColumn server_columns[] = {
 	{"server", CLERK_TEXT, 0, NULL},
-	CLERK_COLUMNS_END
+	CLERK_MEMBERS_END
 };
 
 static ClerkStatement servers_statement = {
@@ -131,9 +131,9 @@ static ClerkStatement servers_statement = {
 };
 
 static const ClerkColumn behind_columns[] = {
-	CLERK_COLUMN("id", CLERK_INT8, Due, due),
-	CLERK_COLUMN("lane", CLERK_TEXT, Due, lane),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, Due, due),
+	CLERK_MEMBER("lane", CLERK_TEXT, Due, lane),
+	CLERK_MEMBERS_END
 };
 
 /*

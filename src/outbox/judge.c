@@ -42,10 +42,10 @@ typedef struct Holder
 } Holder;
 
 static const ClerkColumn holder_columns[] = {
-	CLERK_COLUMN("id", CLERK_TEXT, Holder, id),
-	CLERK_COLUMN("key", CLERK_TEXT, Holder, key),
-	CLERK_COLUMN("may_come_free", CLERK_BOOL, Holder, may_come_free),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_TEXT, Holder, id),
+	CLERK_MEMBER("key", CLERK_TEXT, Holder, key),
+	CLERK_MEMBER("may_come_free", CLERK_BOOL, Holder, may_come_free),
+	CLERK_MEMBERS_END
 };
 
 /*

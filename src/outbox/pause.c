@@ -38,10 +38,10 @@ typedef struct Pause
 } Pause;
 
 static const ClerkColumn pause_columns[] = {
-	CLERK_COLUMN("server", CLERK_TEXT, Pause, server),
-	CLERK_COLUMN("probed_at", CLERK_TIME, Pause, probed_at),
-	CLERK_COLUMN("settings", CLERK_INT8, Pause, settings),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("server", CLERK_TEXT, Pause, server),
+	CLERK_MEMBER("probed_at", CLERK_TIME, Pause, probed_at),
+	CLERK_MEMBER("settings", CLERK_INT8, Pause, settings),
+	CLERK_MEMBERS_END
 };
 
 static ClerkStatement pauses_statement = {

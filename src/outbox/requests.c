@@ -50,20 +50,20 @@ typedef struct Request
 } Request;
 
 static const ClerkColumn request_columns[] = {
-	CLERK_COLUMN("role", CLERK_OID, Request, role),
-	CLERK_WORDS("state", clerk_state_words, Request, state),
-	CLERK_WORDS("operation", clerk_operation_words, Request, operation),
-	CLERK_COLUMN("server", CLERK_TEXT, Request, server),
-	CLERK_COLUMN("lane", CLERK_TEXT, Request, lane),
-	CLERK_COLUMN("key", CLERK_TEXT, Request, key),
-	CLERK_COLUMN("scrubbed", CLERK_BOOL, Request, scrubbed),
-	CLERK_COLUMN("superseded_by", CLERK_INT8, Request, superseded_by),
-	CLERK_COLUMN("own", CLERK_BOOL, Request, own),
-	CLERK_COLUMN("error", CLERK_JSONB, Request, error),
-	CLERK_COLUMN("code", CLERK_TEXT, Request, code),
-	CLERK_COLUMN("param_name", CLERK_TEXT, Request, param_name),
-	CLERK_COLUMN("connection", CLERK_JSONB, Request, connection),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("role", CLERK_OID, Request, role),
+	CLERK_MEMBER_WORDS("state", clerk_state_words, Request, state),
+	CLERK_MEMBER_WORDS("operation", clerk_operation_words, Request, operation),
+	CLERK_MEMBER("server", CLERK_TEXT, Request, server),
+	CLERK_MEMBER("lane", CLERK_TEXT, Request, lane),
+	CLERK_MEMBER("key", CLERK_TEXT, Request, key),
+	CLERK_MEMBER("scrubbed", CLERK_BOOL, Request, scrubbed),
+	CLERK_MEMBER("superseded_by", CLERK_INT8, Request, superseded_by),
+	CLERK_MEMBER("own", CLERK_BOOL, Request, own),
+	CLERK_MEMBER("error", CLERK_JSONB, Request, error),
+	CLERK_MEMBER("code", CLERK_TEXT, Request, code),
+	CLERK_MEMBER("param_name", CLERK_TEXT, Request, param_name),
+	CLERK_MEMBER("connection", CLERK_JSONB, Request, connection),
+	CLERK_MEMBERS_END
 };
 
 #define REQUEST \

@@ -20,14 +20,14 @@
 #define MERGE_AT_ONCE 1000
 
 const ClerkColumn clerk_due_lanes[] = {
-	CLERK_COLUMN("id", CLERK_INT8, Due, id),
-	CLERK_COLUMN("lane", CLERK_TEXT, Due, lane),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, Due, id),
+	CLERK_MEMBER("lane", CLERK_TEXT, Due, lane),
+	CLERK_MEMBERS_END
 };
 
 const ClerkColumn clerk_due_ids[] = {
-	CLERK_COLUMN("id", CLERK_INT8, Due, id),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, Due, id),
+	CLERK_MEMBERS_END
 };
 
 /* A row of a lane, and what becomes of it. */
@@ -45,23 +45,23 @@ typedef struct LaneRow
 #define LANE_PARAMS 5
 
 static const ClerkColumn lane_columns[] = {
-	CLERK_COLUMN("head", CLERK_INT8, LaneRow, head),
-	CLERK_COLUMN("id", CLERK_INT8, LaneRow, id),
-	CLERK_COLUMN("role_oid", CLERK_OID, LaneRow, role),
-	CLERK_COLUMN("open", CLERK_BOOL, LaneRow, open),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("head", CLERK_INT8, LaneRow, head),
+	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
+	CLERK_MEMBER("role_oid", CLERK_OID, LaneRow, role),
+	CLERK_MEMBER("open", CLERK_BOOL, LaneRow, open),
+	CLERK_MEMBERS_END
 };
 
 static const ClerkColumn superseded_columns[] = {
-	CLERK_COLUMN("id", CLERK_INT8, LaneRow, id),
-	CLERK_COLUMN("by", CLERK_INT8, LaneRow, by),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
+	CLERK_MEMBER("by", CLERK_INT8, LaneRow, by),
+	CLERK_MEMBERS_END
 };
 
 static const ClerkColumn merged_columns[] = {
-	CLERK_COLUMN("id", CLERK_INT8, LaneRow, id),
-	CLERK_COLUMN("params", CLERK_JSONB, LaneRow, params),
-	CLERK_COLUMNS_END
+	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
+	CLERK_MEMBER("params", CLERK_JSONB, LaneRow, params),
+	CLERK_MEMBERS_END
 };
 
 /* The rows of a lane from the first on: null where somebody has one locked. */

@@ -18,7 +18,6 @@
 #include "outbox/claims.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 /*
  * No transaction is begun for so many ms at the most after one that came to
@@ -63,34 +62,29 @@ ends_all(const Loop *loop, const ErrorData *error)
 		 error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN);
 }
 
+typedef struct Trial
+{
+	Loop	   *loop;
+	ClerkWork	work;
+	void	   *arg;
+} Trial;
+
+static void
+run_trial(void *arg)
+{
+	const Trial *trial = arg;
+
+	trial->work(trial->loop, trial->arg);
+}
+
 ErrorData *
 clerk_outbox_try(Loop *loop, ClerkWork work, void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	Trial		trial = {.loop = loop,.work = work,.arg = arg};
+	ErrorData  *error = clerk_try(run_trial, &trial);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		work(loop, arg);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (ends_all(loop, error))
-			clerk_rethrow(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	if (error != NULL && ends_all(loop, error))
+		clerk_rethrow(error);
 	return error;
 }
 

@@ -23,7 +23,7 @@
 
 static const ClerkColumn id_columns[] = {
 	{"id", CLERK_INT8, 0, NULL},
-	CLERK_COLUMNS_END
+	CLERK_MEMBERS_END
 };
 
 /* What has been finished for so long that it is cleared away. */

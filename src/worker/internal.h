@@ -8,13 +8,13 @@
 #ifndef CLERK_WORKER_INTERNAL_H
 #define CLERK_WORKER_INTERNAL_H
 
-/* After an error, and where no process was to be had. */
+/* When to try again after an error, or if no process was free. */
 #define RESTART_MS 1000
 
-/* Signal handlers of both kinds of processes, before signals are unblocked. */
+/* Set the signal handlers of launcher and workers; call it before signals are unblocked. */
 extern void clerk_worker_set_signals(void);
 
-/* In _PG_init: be told of the statements that concern workers. */
+/* In _PG_init: install the hook for statements that concern workers. */
 extern void clerk_utility_hook_init(void);
 
 #endif							/* CLERK_WORKER_INTERNAL_H */
