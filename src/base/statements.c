@@ -27,6 +27,7 @@ static const struct
 	Oid			element;
 	Oid			array;
 }			column_types[] =
+
 {
 	[CLERK_INT4] = {INT4OID, INT4ARRAYOID},
 	[CLERK_INT8] = {INT8OID, INT8ARRAYOID},

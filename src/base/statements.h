@@ -25,7 +25,8 @@ typedef enum ClerkColumnType
 	CLERK_TIME,					/* TimestampTz; 0 is null */
 	CLERK_TEXT,					/* char *; NULL is null */
 	CLERK_JSONB,				/* Jsonb *; NULL is null */
-	CLERK_WORD					/* an enum, of which words has the names; what comes after them is null */
+	CLERK_WORD					/* an enum, of which words has the names; what
+								 * comes after them is null */
 } ClerkColumnType;
 
 typedef struct ClerkColumn

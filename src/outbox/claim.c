@@ -400,7 +400,10 @@ claim_from_all(Loop *loop, void *arg)
 		loop->next_claim = Min(loop->next_claim, server->claim_not_before);
 	}
 
-	/* Should the session be killed, a worker is there to take over what it has claimed. */
+	/*
+	 * Should the session be killed, a worker is there to take over what it
+	 * has claimed.
+	 */
 	if (!loop->deliverer->forever && !clerk_outbox_nothing_under_way(loop))
 		clerk_wake_at_commit();
 }

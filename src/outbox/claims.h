@@ -38,8 +38,10 @@
 typedef struct Due
 {
 	int64		id;
-	int64		due;			/* the one that is due: itself, or one behind it ... */
-	bool		may_wait;		/* ... which may be put out of the way: it is not of a higher priority */
+	int64		due;			/* the one that is due: itself, or one behind
+								 * it ... */
+	bool		may_wait;		/* ... which may be put out of the way: it is
+								 * not of a higher priority */
 	ClerkState	state;
 	ClerkStep	step;
 	ClerkOutboxOperation operation;
@@ -48,10 +50,12 @@ typedef struct Due
 	int			claimer;		/* 0: none */
 	bool		ready;			/* its own time has come, too */
 	int			size;			/* of its document, as stored */
-	bool		from_other;		/* another database or timeline may have sent it */
+	bool		from_other;		/* another database or timeline may have sent
+								 * it */
 	bool		followed;		/* an upsert, with another request behind it */
 	bool		overtakes;		/* something before it has failed */
-	bool		allowed;		/* not left out for a while, and of a role that is delivered for */
+	bool		allowed;		/* not left out for a while, and of a role
+								 * that is delivered for */
 } Due;
 
 /* Ids, or ids and lanes, as a statement is given them. */
@@ -64,12 +68,14 @@ typedef struct Claim
 	Server	   *server;
 	const ClerkSettings *limits;
 	TimestampTz moment;
-	int			free;			/* places: more could be sent, by the sockets ... */
+	int			free;			/* places: more could be sent, by the sockets
+								 * ... */
 	int			wanted;			/* ... and by the pace, too */
 	List	   *deliveries;		/* of what was claimed */
 	int			sent;			/* of what was claimed: to be sent ... */
 	int			taken;			/* ... and in all */
-	bool		look_again;		/* others were merged, left out or put out of the way */
+	bool		look_again;		/* others were merged, left out or put out of
+								 * the way */
 } Claim;
 
 /* due.c */

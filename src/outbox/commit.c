@@ -185,7 +185,7 @@ announce(Loop *loop, const Delivery *delivery)
 {
 	const ClerkOutcome *outcome = &delivery->outcome;
 	const char *id = outcome->connection_id && *outcome->connection_id ?
-		outcome->connection_id : delivery->row.connection_id;
+	outcome->connection_id : delivery->row.connection_id;
 	StringInfoData text;
 
 	if (!clerk_state_is_final(outcome->state))
@@ -256,8 +256,10 @@ write_outcomes(Loop *loop, void *arg)
 	SPI_finish();
 	track(server, deliveries);
 	foreach(lc, deliveries)
+	{
 		if (!((Delivery *) lfirst(lc))->lost)
 			announce(loop, lfirst(lc));
+	}
 	foreach(lc, deliveries)
 		((Delivery *) lfirst(lc))->written = true;
 }
@@ -418,7 +420,10 @@ end_written(Loop *loop)
 		MemoryContextDelete(delivery->context);
 	}
 
-	/* What is put off, because somebody has a row locked, is in no other look-up's way. */
+	/*
+	 * What is put off, because somebody has a row locked, is in no other
+	 * look-up's way.
+	 */
 	foreach(lc, loop->servers)
 	{
 		LookUp	   *look_up = ((Server *) lfirst(lc))->look_up;

@@ -167,8 +167,10 @@ clerk_due_set_aside(Loop *loop, int64 id)
 	ListCell   *lc;
 
 	foreach(lc, loop->aside)
+	{
 		if (((Aside *) lfirst(lc))->id == id)
 			aside = lfirst(lc);
+	}
 	if (aside == NULL)
 	{
 		aside = palloc0(sizeof(*aside));
@@ -322,8 +324,10 @@ has_id(const List *rows, int64 id)
 	ListCell   *lc;
 
 	foreach(lc, rows)
+	{
 		if (((Due *) lfirst(lc))->id == id)
 			return true;
+	}
 	return false;
 }
 

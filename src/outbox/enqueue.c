@@ -84,7 +84,7 @@ Jsonb *
 clerk_check_request_params(const ClerkSettings *settings, const char *operation, Jsonb *params)
 {
 	ClerkOperation how = strcmp(operation, "update") == 0 ?
-		CLERK_OPERATION_UPDATE : CLERK_OPERATION_CREATE;
+	CLERK_OPERATION_UPDATE : CLERK_OPERATION_CREATE;
 	ClerkParams *read = clerk_read_params(settings, params, NULL, how);
 
 	return how == CLERK_OPERATION_UPDATE ? clerk_params_body_jsonb(read->body) :

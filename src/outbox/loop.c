@@ -162,7 +162,10 @@ note_answer(Loop *loop, ClerkCall *call)
 	}
 	delivery->state = DELIVERY_ANSWERED;
 
-	/* It may concern all others of the server, so it is judged before one is sent. */
+	/*
+	 * It may concern all others of the server, so it is judged before one is
+	 * sent.
+	 */
 	if (call->request->status == 401 || call->request->status == 429)
 		delivery->server->stopped = true;
 	if (!clerk_outbox_completes(delivery))
@@ -309,7 +312,10 @@ run_loop(Loop *loop)
 		if (!called && !written)
 			report_next(loop);
 
-		/* Look for answers even if there is something else to do, or they would never be seen. */
+		/*
+		 * Look for answers even if there is something else to do, or they
+		 * would never be seen.
+		 */
 		take_answers(loop, called || written ? 0 : next_wake(loop));
 		loop->woken |= called;
 	}
@@ -399,7 +405,7 @@ deliver_enterprise_connections(PG_FUNCTION_ARGS)
 		.commit = procedure_commit,
 	};
 	bool		atomic = fcinfo->context && IsA(fcinfo->context, CallContext) ?
-		castNode(CallContext, fcinfo->context)->atomic : true;
+	castNode(CallContext, fcinfo->context)->atomic : true;
 
 	if (atomic)
 		ereport(ERROR,

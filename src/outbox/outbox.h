@@ -50,14 +50,16 @@ typedef struct Server
 	bool		backlog;		/* more is due than the last claim took */
 	bool		from_newest;	/* the next claim looks from the other end */
 	bool		many_doubts;	/* they are looked up */
-	bool		waits;			/* something that is due, for another of its lane */
+	bool		waits;			/* something that is due, for another of its
+								 * lane */
 } Server;
 
 /* A claimed request; all palloc'd, NULL where the column is null. */
 typedef struct ClerkRequestRow
 {
 	int64		id;
-	char	   *role;			/* as it was called when it enqueued the request */
+	char	   *role;			/* as it was called when it enqueued the
+								 * request */
 	Oid			role_oid;		/* InvalidOid: it is gone */
 	int64		origin;			/* the database that it was enqueued in */
 	ClerkOutboxOperation operation;
@@ -108,7 +110,8 @@ typedef struct Delivery
 	ClerkRequestRow row;
 	DeliveryState state;
 	bool		claimed;		/* the claim is committed */
-	bool		written;		/* its outcome is, by the transaction that is under way */
+	bool		written;		/* its outcome is, by the transaction that is
+								 * under way */
 	bool		lost;			/* its claim was lost: nothing was written */
 	bool		has_secrets;	/* its parameters may have */
 	ClerkSettings *settings;
@@ -118,7 +121,8 @@ typedef struct Delivery
 	ClerkOutcome outcome;
 	const ClerkBody *next;		/* a PATCH of this follows at once ... */
 	ClerkCall	next_call;		/* ... which is built */
-	int			tries;			/* of judging or writing it, that came to nothing */
+	int			tries;			/* of judging or writing it, that came to
+								 * nothing */
 	int64		not_before;		/* ms; of the next one */
 } Delivery;
 
@@ -164,19 +168,26 @@ typedef struct Loop
 	int64		next_claim;		/* ms; when there may be something to claim */
 	int64		next_chores;	/* ms */
 	int64		next_sweep;		/* ms */
-	int64		leave_at;		/* ms; asked to leave, at the latest then; 0: not */
-	int64		clock_ahead;	/* ms; the wall's clock of the monotonic one, at the last chores */
+	int64		leave_at;		/* ms; asked to leave, at the latest then; 0:
+								 * not */
+	int64		clock_ahead;	/* ms; the wall's clock of the monotonic one,
+								 * at the last chores */
 	bool		purging;		/* more is to be cleared away */
 	bool		woken;			/* by its latch */
-	bool		look_again;		/* something was claimed by the last claim, or answered since */
-	bool		limited;		/* the last claim, by a server's pace or another process: not for long */
-	bool		crowded;		/* a server that has something due found no socket */
+	bool		look_again;		/* something was claimed by the last claim, or
+								 * answered since */
+	bool		limited;		/* the last claim, by a server's pace or
+								 * another process: not for long */
+	bool		crowded;		/* a server that has something due found no
+								 * socket */
 	bool		silent;			/* outcomes are written without notifications */
 	bool		announced;		/* the transaction has notifications */
-	char	   *swept_lane;		/* the last that was looked at; NULL: begin anew */
+	char	   *swept_lane;		/* the last that was looked at; NULL: begin
+								 * anew */
 	NameData	swept_server;
 	ClerkUser	user;			/* of the transaction, outside of it */
-	int			guc_level;		/* settings that are made since go with the transaction */
+	int			guc_level;		/* settings that are made since go with the
+								 * transaction */
 } Loop;
 
 /* try.c */
@@ -200,7 +211,8 @@ typedef struct ClerkItems
 	List	   *items;
 	void	   *arg;
 	ClerkWork	work;
-	const ClerkColumn *id;		/* where an item has the id of its request; NULL: the rows are locked already */
+	const ClerkColumn *id;		/* where an item has the id of its request;
+								 * NULL: the rows are locked already */
 	void		(*failed) (Loop *loop, void *arg, void *item, const ErrorData *error);
 } ClerkItems;
 

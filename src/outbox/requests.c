@@ -46,7 +46,8 @@ typedef struct Request
 	Jsonb	   *error;
 	char	   *code;			/* of Clerk's first error */
 	char	   *param_name;
-	Jsonb	   *connection;		/* of one that is delivered; what a deletion answers if it is gone */
+	Jsonb	   *connection;		/* of one that is delivered; what a deletion
+								 * answers if it is gone */
 } Request;
 
 static const ClerkColumn request_columns[] = {
@@ -227,7 +228,11 @@ is_delivered(const Request *request, int64 id)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot await a request of this transaction"),
 				 errdetail("It is delivered after the transaction commits.")));
-	/* What has failed has done so for good, even if a later one was sent since. */
+
+	/*
+	 * What has failed has done so for good, even if a later one was sent
+	 * since.
+	 */
 	if (request->state == CLERK_STATE_FAILED || (request->state == CLERK_STATE_SUPERSEDED && request->error != NULL))
 		raise_stored_error(request);
 	if (request->state == CLERK_STATE_CANCELLED)

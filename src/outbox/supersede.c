@@ -36,7 +36,8 @@ typedef struct LaneRow
 	int64		head;			/* the first of the lane */
 	int64		id;
 	Oid			role;
-	bool		open;			/* an upsert that was not sent, or was refused; false if it is locked */
+	bool		open;			/* an upsert that was not sent, or was
+								 * refused; false if it is locked */
 	Jsonb	   *params;			/* with those of the rows before it */
 	int64		by;				/* the row that takes over its parameters */
 } LaneRow;
@@ -120,8 +121,10 @@ find_due(const List *chosen, int64 id)
 	ListCell   *lc;
 
 	foreach(lc, chosen)
+	{
 		if (((Due *) lfirst(lc))->id == id)
 			return lfirst(lc);
+	}
 	return NULL;
 }
 
@@ -197,7 +200,10 @@ merge_lane(Merges *merges, uint64 first, List *chosen)
 	/* A PATCH that completes a create would not send what the newer one has. */
 	due->step = CLERK_STEP_NONE;
 
-	/* Between the two, something may have failed: the first one was committed late. */
+	/*
+	 * Between the two, something may have failed: the first one was committed
+	 * late.
+	 */
 	due->overtakes = true;
 	foreach(lc, run)
 		((LaneRow *) lfirst(lc))->by = last->id;
@@ -224,8 +230,10 @@ clerk_merge_upserts(Claim *claim, List *chosen)
 	ListCell   *lc;
 
 	foreach(lc, chosen)
+	{
 		if (((Due *) lfirst(lc))->followed)
 			followed = lappend(followed, lfirst(lc));
+	}
 	if (followed == NIL)
 		return;
 	merges.limit = Max(MERGE_AT_ONCE / list_length(followed), 10);
@@ -259,8 +267,10 @@ clerk_overtake_failed(Loop *loop, const Claim *claim, List *chosen)
 	ListCell   *lc;
 
 	foreach(lc, chosen)
+	{
 		if (((Due *) lfirst(lc))->overtakes)
 			overtaking = lappend(overtaking, lfirst(lc));
+	}
 	if (overtaking == NIL)
 		return;
 	(void) clerk_execute(&overtake_statement, &server, overtaking);

@@ -105,7 +105,10 @@ bring_back(Loop *loop, void *arg)
 		all &= clerk_execute(&bring_back_statement, values, NIL) < AT_ONCE;
 	}
 
-	/* If there was too much for one transaction, the rest is for the next time. */
+	/*
+	 * If there was too much for one transaction, the rest is for the next
+	 * time.
+	 */
 	if (all)
 		loop->clock_ahead = ahead;
 }
