@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/upsert.h"
 #include "catalog/pg_type.h"
 #include "outbox/outbox.h"
@@ -41,7 +41,6 @@ static ClerkStatement made_by_other_statement = {
 typedef struct Candidate
 {
 	Jsonb	   *connection;
-	ClerkJson  *json;			/* the same */
 	char	   *id;
 	TimestampTz created_at;
 } Candidate;
@@ -70,16 +69,6 @@ still_in_doubt(Delivery *delivery, Jsonb *error, bool counted, int64 retry_after
  *-------------------------------------------------------------------------
  */
 
-static void
-prepare_doubt(Loop *loop, void *arg)
-{
-	Delivery   *delivery = arg;
-	const char *fault;
-
-	clerk_outbox_prepare(loop, delivery);
-	delivery->wanted = clerk_json_parse(delivery->params->body->text, delivery->params->body->len, &fault);
-}
-
 /*
  * Whatever is wrong here, what was in doubt still is: a retry looks it up, too.
  */
@@ -89,7 +78,7 @@ clerk_outbox_prepare_doubt(Loop *loop, Delivery *delivery)
 	ErrorData  *error;
 
 	delivery->row.connection_id = NULL;
-	error = clerk_outbox_try(loop, prepare_doubt, delivery);
+	error = clerk_outbox_try(loop, clerk_outbox_prepare, delivery);
 	clerk_call_release(&delivery->call);
 	if (error == NULL)
 		return;
@@ -208,7 +197,7 @@ made_by(const Loop *loop, const Delivery *delivery, const Candidate *candidate)
 	char	   *key;
 
 	if (candidate->created_at < row->doubt_since - CLERK_CLOCK_SKEW ||
-		!clerk_same_connection(delivery->wanted, candidate->json) ||
+		!clerk_same_connection(&delivery->params->body->document, candidate->connection) ||
 		made_by_other(delivery, candidate->id) ||
 		is_outcome(loop, delivery->server, candidate->id))
 		return false;
@@ -261,17 +250,15 @@ search_page(Loop *loop, LookUp *look_up, const ClerkPage *page)
 	for (int i = 0; i < page->count; i++)
 	{
 		Candidate	candidate = {.connection = page->elements[i]};
-		const char *fault;
 		dlist_iter	iter;
 
 		MemoryContextReset(scratch);
 		if (!JB_ROOT_IS_OBJECT(candidate.connection))
 			continue;
-		candidate.json = clerk_json_from_jsonb(candidate.connection, &fault);
 		candidate.id = clerk_jsonb_string(candidate.connection, "id");
 		candidate.created_at = created_at(candidate.connection);
 		old = candidate.created_at < look_up->oldest;
-		if (candidate.json == NULL || candidate.id == NULL)
+		if (candidate.id == NULL)
 			continue;
 		dlist_foreach(iter, &loop->deliveries)
 		{

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/statements.h"
 #include "base/wake.h"
 #include "calls/connection.h"
