@@ -20,6 +20,7 @@
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "outbox/claims.h"
+#include "tables/activity.h"
 #include "tables/tracking.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
@@ -164,6 +165,13 @@ track(const Server *server, const List *deliveries)
 		clerk_untrack_all(server->name, untracked, nuntracked);
 	if (nrows > 0)
 		clerk_track_all(server->name, rows, nrows);
+	foreach(lc, deliveries)
+	{
+		const Delivery *delivery = lfirst(lc);
+
+		if (!delivery->lost && delivery->outcome.set_reactivate)
+			clerk_track_reactivate(server->name, delivery->outcome.connection_id, delivery->outcome.reactivate);
+	}
 }
 
 static void

@@ -70,8 +70,8 @@ static ClerkStatement mend_sequence_statement = {
 Jsonb *
 clerk_check_request_params(const ClerkSettings *settings, const char *operation, Jsonb *params)
 {
-	ClerkOperation how = strcmp(operation, "update") == 0 ?
-		CLERK_OPERATION_UPDATE : CLERK_OPERATION_CREATE;
+	ClerkOperation how = strcmp(operation, "update") == 0 ? CLERK_OPERATION_UPDATE :
+	strcmp(operation, "upsert") == 0 ? CLERK_OPERATION_UPSERT : CLERK_OPERATION_CREATE;
 
 	return clerk_params_given(clerk_read_params(settings, params, NULL, how));
 }
@@ -274,7 +274,7 @@ check_operation(const char *operation, Jsonb *params, const char *key, const cha
 	ClerkOutboxOperation found;
 	const ClerkOperationInfo *info;
 
-	if (!clerk_find_operation(operation, &found))
+	if (!clerk_find_operation(operation, &found) || clerk_operations[found].of_trigger)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown operation \"%s\"", operation),

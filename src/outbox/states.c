@@ -30,17 +30,21 @@
 
 #include "outbox/states.h"
 
-const char *const clerk_operation_words[] = {"create", "update", "upsert", "delete", NULL};
+const char *const clerk_operation_words[] = {
+	"create", "update", "upsert", "delete", "deactivate", "reactivate", NULL
+};
 const char *const clerk_step_words[] = {"create", "complete", "update", "delete", NULL};
 const char *const clerk_state_words[] = {
 	"sending", "in_doubt", "queued", "failed", "delivered", "superseded", "cancelled", NULL
 };
 
 const ClerkOperationInfo clerk_operations[] = {
-	[CLERK_REQUEST_CREATE] = {false, false, true, CLERK_STEP_CREATE, CLERK_STEP_CREATE},
-	[CLERK_REQUEST_UPDATE] = {true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
-	[CLERK_REQUEST_UPSERT] = {false, true, true, CLERK_STEP_UPDATE, CLERK_STEP_CREATE},
-	[CLERK_REQUEST_DELETE] = {true, false, false, CLERK_STEP_DELETE, CLERK_STEP_DELETE},
+	[CLERK_REQUEST_CREATE] = {false, false, true, false, CLERK_STEP_CREATE, CLERK_STEP_CREATE},
+	[CLERK_REQUEST_UPDATE] = {true, false, true, false, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
+	[CLERK_REQUEST_UPSERT] = {false, true, true, false, CLERK_STEP_UPDATE, CLERK_STEP_CREATE},
+	[CLERK_REQUEST_DELETE] = {true, false, false, false, CLERK_STEP_DELETE, CLERK_STEP_DELETE},
+	[CLERK_REQUEST_DEACTIVATE] = {false, true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
+	[CLERK_REQUEST_REACTIVATE] = {false, true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
 };
 
 bool

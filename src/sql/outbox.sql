@@ -6,8 +6,9 @@
  * long as the state is at most queued.  No CHECK demands it: only pg_clerk writes
  * here, and CHECKs would be a tenth of what enqueueing a row costs.
  */
-CREATE TYPE @extschema@.enterprise_connection_operation AS ENUM ('create', 'update', 'upsert', 'delete');
-COMMENT ON TYPE @extschema@.enterprise_connection_operation IS 'what a request of the outbox does';
+CREATE TYPE @extschema@.enterprise_connection_operation AS ENUM (
+	'create', 'update', 'upsert', 'delete', 'deactivate', 'reactivate');
+COMMENT ON TYPE @extschema@.enterprise_connection_operation IS 'what a request of the outbox does; deactivate and reactivate: of a trigger whose row stops being ready, or is ready again';
 
 CREATE TYPE @extschema@.enterprise_connection_step AS ENUM ('create', 'complete', 'update', 'delete');
 COMMENT ON TYPE @extschema@.enterprise_connection_step IS 'what one attempt of a request does; complete is the PATCH that follows a create';
