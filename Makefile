@@ -17,12 +17,12 @@ EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(source)/$(EX
 
 # The install script is joined from these parts, in this order: a part uses
 # what the ones before it create.
-INSTALL_PARTS = head server params tracking calls outbox trigger views
+INSTALL_PARTS = head server params tracking calls outbox trigger views statistics
 # Upgrade scripts, such as src/sql/pg_clerk--1.0--1.1.sql
 DATA =
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains twins guard hostile matrix parallel
+REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains statistics twins guard hostile matrix parallel
 REGRESS_OPTS = --encoding=UTF8
 ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
 

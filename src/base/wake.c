@@ -18,12 +18,11 @@
 #include "access/xlog.h"
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/shared.h"
 #include "base/wake.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/procarray.h"
-#include "storage/shmem.h"
 
 /*
  * A worker that is sent away may finish what it is at for so long, then it is
@@ -54,11 +53,6 @@ bool		clerk_worker_enabled = true;
 
 static ClerkWake *shared = NULL;
 
-static shmem_startup_hook_type previous_startup_hook = NULL;
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-static shmem_request_hook_type previous_request_hook = NULL;
-#endif
-
 /* To do at the end of this transaction. */
 static bool wake_at_commit = false;
 static bool any_finished = false;
@@ -75,46 +69,22 @@ static ClerkDatabase *mine = NULL;
  */
 
 static void
-request_memory(void)
+attach_memory(void *memory, LWLock *lock, bool is_new)
 {
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-	if (previous_request_hook)
-		previous_request_hook();
-#endif
-	RequestAddinShmemSpace(MAXALIGN(sizeof(ClerkWake)));
-	RequestNamedLWLockTranche("pg_clerk", 1);
-}
-
-static void
-attach_memory(void)
-{
-	bool		found;
-
-	if (previous_startup_hook)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("pg_clerk", sizeof(ClerkWake), &found);
-	if (!found)
-	{
-		memset(shared, 0, sizeof(*shared));
-		shared->lock = &(GetNamedLWLockTranche("pg_clerk"))->lock;
-		for (int i = 0; i < CLERK_VARIABLES; i++)
-			ConditionVariableInit(&shared->finished[i]);
-	}
-	LWLockRelease(AddinShmemInitLock);
+	shared = memory;
+	if (!is_new)
+		return;
+	shared->lock = lock;
+	for (int i = 0; i < CLERK_VARIABLES; i++)
+		ConditionVariableInit(&shared->finished[i]);
 }
 
 void
 clerk_wake_init(void)
 {
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-#else
-	request_memory();
-#endif
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = attach_memory;
+	static ClerkSharedArea area = {.name = "pg_clerk",.size = sizeof(ClerkWake),.attach = attach_memory};
+
+	clerk_shared_reserve(&area);
 }
 
 ClerkWake *

@@ -413,6 +413,8 @@ void
 clerk_call_read(ClerkCall *call)
 {
 	read_answer(call);
+	if (call->report != NULL && call->report->retry == CLERK_RETRY_IN_DOUBT)
+		clerk_count(call->settings->statistics, CLERK_COUNT_IN_DOUBT, 1);
 	clerk_call_release(call);
 }
 

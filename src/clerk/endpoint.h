@@ -58,6 +58,7 @@ typedef struct ClerkCall
 	const char *query;			/* encoded, without the question mark, or NULL */
 	const ClerkBody *body;
 	List	   *secrets;		/* UTF-8 strings in the body that no message may show */
+	bool		retry;			/* an attempt before has come to nothing */
 	void	   *caller;			/* for the caller's use */
 
 	/* on its way */

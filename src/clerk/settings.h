@@ -9,6 +9,7 @@
 #define CLERK_SETTINGS_H
 
 #include "clerk/origin.h"
+#include "clerk/statistics.h"
 #include "nodes/pg_list.h"
 
 typedef struct ClerkSettings
@@ -34,6 +35,7 @@ typedef struct ClerkSettings
 	char	   *armed_for;		/* the option "origin", NULL: never armed */
 	ClerkOrigin origin;			/* of armed_for: is this the database that it was armed for? */
 	int64		version;		/* see clerk_settings_version */
+	ClerkStatistics *statistics;	/* of the server */
 } ClerkSettings;
 
 typedef enum ClerkUse

@@ -58,6 +58,7 @@ typedef struct ClerkHttpRequest
 	int			status;			/* of the answer, 0 if there was no status line */
 	char	   *answer;			/* the body so far, ends in an added NUL; may be NULL */
 	size_t		answer_len;
+	int64		elapsed;		/* us, from its start to its end */
 	int64		retry_after;	/* ms, from the answer's Retry-After; -1: none */
 	bool		kept_broke;		/* BROKEN, as a kept connection was closed meanwhile */
 	char	   *fault;			/* if not answered: why, ASCII; for SHORTAGE a sentence,

@@ -593,6 +593,7 @@ end_deliveries(Loop *loop)
 		}
 		if (delivery->keeps_place)
 			clerk_outbox_free_place(loop, delivery);
+		clerk_outbox_note_written(loop, delivery);
 		note_next(loop, delivery);
 		dlist_delete(&delivery->node);
 		MemoryContextDelete(delivery->context);
@@ -628,6 +629,8 @@ end_look_ups(Loop *loop)
 		}
 		if (done)
 		{
+			foreach(lc, look_up->deliveries)
+				clerk_outbox_note_written(loop, lfirst(lc));
 			dlist_delete(&look_up->node);
 			MemoryContextDelete(look_up->context);
 		}

@@ -127,6 +127,8 @@ clerk_outbox_take_doubts(Loop *loop, Server *server, List *deliveries)
 	}
 	MemoryContextSwitchTo(old);
 	look_up->answered = look_up->settings == NULL;
+	if (!look_up->answered)
+		clerk_count(look_up->settings->statistics, CLERK_COUNT_LOOKED_UP, list_length(deliveries));
 	server->looking_up = true;
 	MemoryContextSetParent(context, loop->context);
 	dlist_push_tail(&loop->look_ups, &look_up->node);
@@ -244,6 +246,7 @@ adopt(Delivery *delivery, Jsonb *connection)
 	MemoryContext old = MemoryContextSwitchTo(delivery->context);
 	ClerkOutcome *outcome = &delivery->outcome;
 
+	clerk_count(delivery->settings->statistics, CLERK_COUNT_ADOPTED, 1);
 	outcome->track = clerk_jsonb_copy(connection);
 	outcome->uncounted = true;
 	outcome->connection_id = clerk_jsonb_string(outcome->track, "id");
@@ -344,7 +347,10 @@ end_search(LookUp *look_up, const ClerkReport *report)
 	ListCell   *lc;
 
 	if (report != NULL)
+	{
 		clerk_outbox_note_limit(look_up->settings, report);
+		clerk_outbox_note_look_up_failed(look_up, report);
+	}
 	foreach(lc, look_up->deliveries)
 	{
 		Delivery   *delivery = lfirst(lc);

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/locks.h"
+#include "base/progress.h"
 #include "base/wake.h"
 #include "calls/connection.h"
 #include "commands/trigger.h"
@@ -605,7 +606,9 @@ deliver_enterprise_connections(PG_FUNCTION_ARGS)
 	if (!superuser())
 		deliverer.role = GetUserId();
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	clerk_outbox_note_begin();
 	clerk_deliver(&deliverer);
+	clerk_progress_end();
 
 	/* What is left, to be tried again or of other roles, is the worker's. */
 	clerk_wake_at_commit();

@@ -247,6 +247,11 @@ extern void clerk_outbox_note_key(Server *server, const ClerkReport *report);
 extern bool clerk_outbox_may_probe(Loop *loop, Server *server);
 extern void clerk_outbox_probed(const Server *server);
 
+/* note.c: what the log and pg_stat_activity are told */
+extern void clerk_outbox_note_begin(void);
+extern void clerk_outbox_note_written(const Loop *loop, const Delivery *delivery);
+extern void clerk_outbox_note_look_up_failed(const LookUp *look_up, const ClerkReport *report);
+
 /* upkeep.c */
 extern void clerk_outbox_chores(Loop *loop);
 extern void clerk_outbox_sweep(Loop *loop);
