@@ -254,6 +254,8 @@ begin_away(Oid database)
 		each->leave = true;
 		if (each->pid != 0)
 			SetLatch(each->latch);
+		if (each->mirror_pid != 0)
+			kill(each->mirror_pid, SIGINT);
 		sent_away = database;
 		sent_away_until = each->not_before;
 	}
@@ -261,21 +263,41 @@ begin_away(Oid database)
 }
 
 /*
- * The pid of the database's worker, or 0; terminate it if that is wanted.
+ * Has the database's worker left, or its mirror?  If not, terminate it if that is
+ * wanted.  last: its pid, once it was seen.
  */
-static int
-worker_of(Oid database, bool terminate)
+static bool
+has_left(Oid database, bool mirror, bool terminate, int *last)
 {
 	ClerkDatabase *each;
-	int			pid;
+	int			pid = 0;
 
 	clerk_wake_lock();
 	each = clerk_wake_find(database, false);
-	pid = each != NULL ? each->pid : 0;
+	if (each != NULL)
+		pid = mirror ? each->mirror_pid : each->pid;
 	if (pid != 0 && terminate)
 		kill(pid, SIGTERM);
 	clerk_wake_unlock();
-	return pid;
+	if (pid != 0)
+		*last = pid;
+
+	/* It takes leave before it has left the database. */
+	return pid == 0 && (*last == 0 || BackendPidGetProc(*last) == NULL);
+}
+
+void
+clerk_wake_cancel_mirror(Oid database)
+{
+	ClerkDatabase *each;
+
+	if (shared == NULL)
+		return;
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	if (each != NULL && each->mirror_pid != 0)
+		kill(each->mirror_pid, SIGINT);
+	clerk_wake_unlock();
 }
 
 void
@@ -297,20 +319,19 @@ clerk_wake_send_away(Oid database)
 {
 	int64		start = clerk_now_ms();
 	int64		now;
-	int			pid;
-	int			last = 0;
+	int			worker = 0;
+	int			mirror = 0;
 
 	if (shared == NULL)
 		return;
 	begin_away(database);
 	while ((now = clerk_now_ms()) < start + GONE_MS)
 	{
-		pid = worker_of(database, now >= start + GRACE_MS);
-		/* It takes leave before it has left the database. */
-		if (pid == 0 && (last == 0 || BackendPidGetProc(last) == NULL))
+		bool		terminate = now >= start + GRACE_MS;
+		bool		worker_left = has_left(database, false, terminate, &worker);
+
+		if (has_left(database, true, terminate, &mirror) && worker_left)
 			break;
-		if (pid != 0)
-			last = pid;
 		clerk_wake_pause(now + 5);
 	}
 }
@@ -439,6 +460,45 @@ clerk_wake_part(int64 wanted, int64 not_before)
 	mine->woken = false;
 	mine->not_before = Max(mine->not_before, not_before);
 	mine = NULL;
+	wake_launcher();
+	clerk_wake_unlock();
+}
+
+bool
+clerk_wake_is_mirroring(void)
+{
+	/* The worker's latch is set when that changes. */
+	return mine->mirror_pid != 0;
+}
+
+bool
+clerk_wake_enter_mirror(Oid database)
+{
+	ClerkDatabase *each;
+	bool		enter;
+
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	enter = each != NULL && each->mirror_pid == 0 && clerk_worker_enabled && each->not_before <= clerk_now_ms();
+	if (enter)
+		each->mirror_pid = MyProcPid;
+	clerk_wake_unlock();
+	return enter;
+}
+
+void
+clerk_wake_part_mirror(Oid database)
+{
+	ClerkDatabase *each;
+
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	if (each != NULL && each->mirror_pid == MyProcPid)
+	{
+		each->mirror_pid = 0;
+		if (each->pid != 0)
+			SetLatch(each->latch);
+	}
 	wake_launcher();
 	clerk_wake_unlock();
 }

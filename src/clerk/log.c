@@ -52,6 +52,14 @@ clerk_log(const char *format,...)
 	pfree(line.data);
 }
 
+static bool
+is_code(const char *text)
+{
+	size_t		len = strlen(text);
+
+	return len > 0 && len <= MAX_CODE && strspn(text, CODE_CHARACTERS) == len;
+}
+
 /*
  * The code of Clerk's first error, if it looks like one; NULL if not.
  */
@@ -70,10 +78,10 @@ code_of(Jsonb *error)
 	if (first == NULL || first->type != jbvBinary || !JsonContainerIsObject(first->val.binary.data))
 		return NULL;
 	code = getKeyJsonValueFromContainer(first->val.binary.data, "code", 4, &buf);
-	if (code == NULL || code->type != jbvString || code->val.string.len == 0 || code->val.string.len > MAX_CODE)
+	if (code == NULL || code->type != jbvString)
 		return NULL;
 	text = pnstrdup(code->val.string.val, code->val.string.len);
-	return strspn(text, CODE_CHARACTERS) == strlen(text) ? text : NULL;
+	return is_code(text) ? text : NULL;
 }
 
 void
@@ -95,6 +103,30 @@ clerk_log_failed(const char *what, Jsonb *error)
 		if ((code = code_of(error)) != NULL)
 			appendStringInfo(&line, ", code %s", code);
 		if ((trace_id = clerk_jsonb_string(error, "trace_id")) != NULL)
+			appendStringInfo(&line, ", trace id %s", trace_id);
+	}
+	write_line(line.data);
+	pfree(line.data);
+}
+
+void
+clerk_log_error(const char *what, const ErrorData *error)
+{
+	StringInfoData line;
+
+	if (!clerk_log_failures)
+		return;
+	initStringInfo(&line);
+	appendStringInfo(&line, "%s failed: SQLSTATE %s", what, unpack_sql_state(error->sqlerrcode));
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_CLERK_ERROR))
+		appendStringInfo(&line, ": %s", error->message);
+	else
+	{
+		const char *trace_id = error->detail ? clerk_report_trace_id(error->detail) : NULL;
+
+		if (error->constraint_name != NULL && is_code(error->constraint_name))
+			appendStringInfo(&line, ", code %s", error->constraint_name);
+		if (trace_id != NULL)
 			appendStringInfo(&line, ", trace id %s", trace_id);
 	}
 	write_line(line.data);

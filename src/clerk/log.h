@@ -30,6 +30,9 @@ extern void clerk_log(const char *format,...) pg_attribute_printf(1, 2);
  */
 extern void clerk_log_failed(const char *what, Jsonb *error);
 
+/* The same of an error that was caught, whose message is shown unless it is Clerk's. */
+extern void clerk_log_error(const char *what, const ErrorData *error);
+
 /* A call has come to its end: log it, if it took long. */
 extern void clerk_log_duration(const ClerkCall *call);
 

@@ -27,6 +27,7 @@ typedef struct ClerkSettings
 	int			max_concurrency;
 	int			rate_limit;		/* requests per second, 0 = none */
 	int			max_response_size;	/* bytes */
+	int			mirror_interval;	/* ms; 0: it is not mirrored by itself */
 	char	   *ca_file;		/* NULL: the system's */
 	char	   *proxy;			/* NULL: none */
 	char	   *proxy_user;		/* printable ASCII; NULL: none */

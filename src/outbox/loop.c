@@ -369,7 +369,7 @@ static int64
 next_wake(Loop *loop)
 {
 	int64		now = clerk_now_ms();
-	int64		wake = Min(loop->next_chores, loop->next_claim);
+	int64		wake = Min(Min(loop->next_chores, loop->next_claim), loop->next_tend);
 	dlist_iter	iter;
 	ListCell   *lc;
 
@@ -480,8 +480,11 @@ run_loop(Loop *loop)
 			tell_next(loop);
 			break;
 		}
+		loop->next_tend = CLERK_NO_TIME;
 		if (loop->leave_at == 0)
 		{
+			if (loop->deliverer->tend != NULL)
+				loop->next_tend = loop->deliverer->tend();
 			clerk_outbox_chores(loop);
 			clerk_outbox_sweep(loop);
 			if (loop->woken || loop->next_claim <= clerk_now_ms())

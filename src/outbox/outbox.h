@@ -166,6 +166,7 @@ typedef struct Loop
 	int64		next_claim;		/* ms; when there may be something to claim */
 	int64		next_chores;	/* ms */
 	int64		next_sweep;		/* ms */
+	int64		next_tend;		/* ms; the deliverer's own */
 	int64		leave_at;		/* ms; asked to leave, at the latest then; 0: not */
 	int64		clock_ahead;	/* ms; the wall's clock of the monotonic one, at the last chores */
 	bool		purging;		/* more is to be cleared away */

@@ -11,8 +11,17 @@
 /* After an error, and where no process was to be had. */
 #define RESTART_MS 1000
 
-/* Signal handlers of both kinds of processes, before signals are unblocked. */
+/* Signal handlers of all processes, before signals are unblocked. */
 extern void clerk_worker_set_signals(void);
+
+/* Settings of processes that are connected to a database, once they are. */
+extern void clerk_worker_set_settings(void);
+
+/*
+ * In a worker, between transactions: start the mirror of a server that is due.
+ * Returns when to call it again; 0 while one runs, of whose end the latch tells.
+ */
+extern int64 clerk_mirror_tend(void);
 
 /* In _PG_init: be told of the statements that concern workers. */
 extern void clerk_utility_hook_init(void);

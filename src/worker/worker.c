@@ -58,6 +58,9 @@ static bool is_idle = false;
 /* When there is something to do, if nothing happens before; CLERK_NEVER. */
 static int64 next_due = 0;
 
+/* When the next server is to be mirrored; 0: one is just now. */
+static int64 next_mirror = CLERK_NEVER;
+
 /*
  * The extension that this worker serves, and whether it is there.  Not known:
  * a relation has changed since.
@@ -141,12 +144,23 @@ worker_called(void)
 	return ConfigReloadPending || clerk_wake_pending();
 }
 
+/*
+ * The loop need not look before the mirror ends.
+ */
+static int64
+worker_tend(void)
+{
+	next_mirror = clerk_mirror_tend();
+	return next_mirror == 0 ? CLERK_NEVER : next_mirror;
+}
+
 static void
 worker_idle(int64 next)
 {
-	bool		idle = next > clerk_now_ms() + IDLE_MS;
+	bool		idle;
 
-	next_due = next;
+	next_due = Min(next, next_mirror);
+	idle = next_due > clerk_now_ms() + IDLE_MS;
 	if (idle == is_idle)
 		return;
 	is_idle = idle;
@@ -167,13 +181,15 @@ worker_is_gone(int code, Datum arg)
 	else if (parting == LEFT && is_idle && clerk_worker_enabled)
 		wanted = Min(next_due, now + REST_MS);
 	clerk_wake_part(wanted, parting == FAILED ? now + RESTART_MS : 0);
+	if (parting == NOT_INSTALLED || !clerk_worker_enabled)
+		clerk_wake_cancel_mirror(MyDatabaseId);
 }
 
 /*
  * What is set for the database or the server is meant for others.
  */
-static void
-adjust_settings(void)
+void
+clerk_worker_set_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"default_transaction_isolation", "read committed"},
@@ -208,6 +224,7 @@ deliver(void)
 		.commit = worker_commit,
 		.leave = worker_leave,
 		.called = worker_called,
+		.tend = worker_tend,
 		.idle = worker_idle,
 	};
 
@@ -265,7 +282,7 @@ clerk_worker_main(Datum arg)
 	before_shmem_exit(worker_is_gone, (Datum) 0);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	adjust_settings();
+	clerk_worker_set_settings();
 	CacheRegisterRelcacheCallback(forget_extension, (Datum) 0);
 	pgstat_report_activity(STATE_RUNNING, NULL);
 	if (!worker_leave())
