@@ -19,9 +19,12 @@ extern void clerk_worker_set_settings(void);
 
 /*
  * In a worker, between transactions: start the mirror of a server that is due.
- * Returns when to call it again; 0 while one runs, of whose end the latch tells.
+ * Returns when to call it again, if the latch is not set before.
  */
 extern int64 clerk_mirror_tend(void);
+
+/* When is a worker wanted to start the next one? */
+extern int64 clerk_mirror_due(void);
 
 /* In _PG_init: be told of the statements that concern workers. */
 extern void clerk_utility_hook_init(void);

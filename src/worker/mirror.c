@@ -225,27 +225,53 @@ start(const Mirrored *each)
 	return started;
 }
 
+/*
+ * The server that is due first; NULL if there is none.
+ */
+static const Mirrored *
+first_due(void)
+{
+	const Mirrored *first = NULL;
+	ListCell   *lc;
+
+	foreach(lc, mirrored)
+		if (first == NULL || due(lfirst(lc)) < due(first))
+			first = lfirst(lc);
+	return first;
+}
+
+/*
+ * A worker that makes room leaves its mirror at work, and another is not started
+ * before that one has ended.
+ */
+int64
+clerk_mirror_due(void)
+{
+	const Mirrored *first = first_due();
+
+	if (first == NULL)
+		return CLERK_NEVER;
+	return Max(Max(due(first), not_before), is_running() ? clerk_now_ms() + RESTART_MS : 0);
+}
+
 int64
 clerk_mirror_tend(void)
 {
 	static bool complained = false;
 	int64		now = clerk_now_ms();
-	const Mirrored *first = NULL;
-	ListCell   *lc;
+	const Mirrored *first;
 
 	if (!mirrored_known)
 		read_mirrored();
-	if (is_running())
-		return 0;
-	foreach(lc, mirrored)
-		if (first == NULL || due(lfirst(lc)) < due(first))
-			first = lfirst(lc);
-	if (first == NULL)
+	first = first_due();
+
+	/* Of the end of one that runs, the latch tells. */
+	if (first == NULL || is_running())
 		return CLERK_NEVER;
 	if (Max(due(first), not_before) > now)
 		return Max(due(first), not_before);
 	if (start(first))
-		return 0;
+		return CLERK_NEVER;
 	if (!complained)
 		ereport(LOG,
 				(errmsg("could not start a mirror of pg_clerk: there are too many background workers"),

@@ -58,9 +58,6 @@ static bool is_idle = false;
 /* When there is something to do, if nothing happens before; CLERK_NEVER. */
 static int64 next_due = 0;
 
-/* When the next server is to be mirrored; 0: one is just now. */
-static int64 next_mirror = CLERK_NEVER;
-
 /*
  * The extension that this worker serves, and whether it is there.  Not known:
  * a relation has changed since.
@@ -144,23 +141,12 @@ worker_called(void)
 	return ConfigReloadPending || clerk_wake_pending();
 }
 
-/*
- * The loop need not look before the mirror ends.
- */
-static int64
-worker_tend(void)
-{
-	next_mirror = clerk_mirror_tend();
-	return next_mirror == 0 ? CLERK_NEVER : next_mirror;
-}
-
 static void
 worker_idle(int64 next)
 {
-	bool		idle;
+	bool		idle = next > clerk_now_ms() + IDLE_MS;
 
-	next_due = Min(next, next_mirror);
-	idle = next_due > clerk_now_ms() + IDLE_MS;
+	next_due = next;
 	if (idle == is_idle)
 		return;
 	is_idle = idle;
@@ -179,7 +165,7 @@ worker_is_gone(int code, Datum arg)
 	if (parting == NOT_INSTALLED)
 		wanted = CLERK_NEVER;
 	else if (parting == LEFT && is_idle && clerk_worker_enabled)
-		wanted = Min(next_due, now + REST_MS);
+		wanted = Min(Min(next_due, clerk_mirror_due()), now + REST_MS);
 	clerk_wake_part(wanted, parting == FAILED ? now + RESTART_MS : 0);
 	if (parting == NOT_INSTALLED || !clerk_worker_enabled)
 		clerk_wake_cancel_mirror(MyDatabaseId);
@@ -224,7 +210,7 @@ deliver(void)
 		.commit = worker_commit,
 		.leave = worker_leave,
 		.called = worker_called,
-		.tend = worker_tend,
+		.tend = clerk_mirror_tend,
 		.idle = worker_idle,
 	};
 
