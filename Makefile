@@ -22,7 +22,7 @@ INSTALL_PARTS = head server params tracking calls outbox trigger views statistic
 DATA =
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains statistics twins guard hostile matrix parallel
+REGRESS = setup comments params composite create create_params errors answers settings secrets default_server privileges identity limits calls list upsert merge mirror batch rollback rollback_delete enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains statistics twins guard hostile matrix parallel
 REGRESS_OPTS = --encoding=UTF8
 ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
 
@@ -45,7 +45,7 @@ succeeds = $(filter 0,$(shell $(1) >/dev/null 2>&1; echo $$?))
 need = $(if $(call succeeds,$(PKG_CONFIG) --atleast-version=$(2) $(1)),,$(error pg_clerk needs $(1) $(2) or newer: \
 	$(or $(addprefix there is ,$(shell $(PKG_CONFIG) --modversion $(1) 2>/dev/null)),$(PKG_CONFIG) knows no $(1)) (Debian: $(3))))
 
-ifneq (,$(filter-out clean distclean maintainer-clean uninstall,$(or $(MAKECMDGOALS),all)))
+ifneq (,$(filter-out clean distclean maintainer-clean uninstall indent indent-check typedefs lint hook,$(or $(MAKECMDGOALS),all)))
 $(if $(call succeeds,$(PKG_CONFIG) --version),,$(error $(PKG_CONFIG) does not run: install pkg-config, or set PKG_CONFIG))
 $(call need,libcurl,7.87,libcurl4-openssl-dev)
 $(call need,json-c,0.15,libjson-c-dev)
@@ -100,3 +100,21 @@ fuzz:
 .PHONY: coverage
 coverage:
 	$(source)/test/run -c $(TESTS)
+
+# The shape of the C files, and what can be seen without running anything.
+.PHONY: indent indent-check typedefs lint hook
+indent:
+	$(source)/test/lint/indent $(FILES)
+
+indent-check:
+	$(source)/test/lint/indent --check $(FILES)
+
+typedefs:
+	$(source)/test/lint/typedefs
+
+lint:
+	$(source)/test/lint/run $(if $(ALL),--all)
+
+# Checks what is staged before each commit.
+hook:
+	$(source)/test/lint/hook --install

@@ -151,9 +151,9 @@ SELECT DISTINCT priority FROM enterprise_connection_requests ORDER BY 1;
 CALL deliver_enterprise_connections();
 SELECT method, body->>'name' AS name, body->'active' AS active FROM box.sent();
 SELECT state, count(*) FROM outbox GROUP BY 1 ORDER BY 1;
-SELECT * FROM box.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => 1001)$$) \gx
-SELECT state, message FROM box.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => -1001)$$);
-SELECT state, message FROM box.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => 2147483647)$$);
+SELECT * FROM test.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => 1001)$$) \gx
+SELECT state, message FROM test.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => -1001)$$);
+SELECT state, message FROM test.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => 2147483647)$$);
 -- in one transaction, too
 BEGIN;
 SELECT count(enqueue_enterprise_connection('create', box.params('More ' || n, 'more' || n || '.example'), priority => 10)) FROM generate_series(1, 20) AS n;

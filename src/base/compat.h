@@ -33,6 +33,11 @@
 #include "nodes/miscnodes.h"
 #endif
 
+/* From 18 on PostgreSQL has it, and 19 has nothing else for it. */
+#ifndef pg_noreturn
+#define pg_noreturn _Noreturn
+#endif
+
 /* utils/builtins.h has it too, but cannot be included beside json-c. */
 extern Datum jsonb_in(PG_FUNCTION_ARGS);
 

@@ -7,12 +7,14 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "base/catalog.h"
 #include "base/guard.h"
 #include "base/statements.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 /*
@@ -37,7 +39,7 @@ kept_plan(ClerkStatement *statement)
 	}
 	if (statement->plan == NULL)
 	{
-		ClerkCatalog named = *catalog;
+		ClerkCatalog named = *catalog;	/* preparing may look it up anew */
 		SPIPlanPtr	plan = SPI_prepare(psprintf(statement->text, quote_identifier(NameStr(named.schema))),
 									   statement->nargs, statement->args);
 
@@ -108,4 +110,31 @@ clerk_rethrow(ErrorData *error)
 	error->context_domain = kept_string(error->context_domain);
 	error->message_id = kept_string(error->message_id);
 	ReThrowError(error);
+}
+
+ErrorData *
+clerk_try(void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
 }

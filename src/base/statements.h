@@ -43,6 +43,12 @@ extern Datum clerk_name_datum(NameData *buf, const char *name);
 extern char *clerk_row_text(uint64 row, int column);	/* NULL for null */
 extern Datum clerk_row_datum(uint64 row, int column, bool *isnull);
 
+/*
+ * Do some work in a subtransaction.  Returns NULL, or the error that it has
+ * thrown, after a rollback; in the current memory context.
+ */
+extern ErrorData *clerk_try(void (*work) (void *arg), void *arg);
+
 /* ReThrowError, of an error that may be in a context that does not live on. */
 extern void clerk_rethrow(ErrorData *error);
 

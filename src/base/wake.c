@@ -4,9 +4,9 @@
  *		Which database has a worker, and waking it: the shared memory of
  *		launcher, workers and sessions.
  *
- * One lock protects all of it and is held for microseconds; nothing is thrown
- * under it.  A latch in it belongs to a process that is still there: whoever
- * leaves takes it away first.
+ * One lock protects all of it.  It is held for microseconds, and no error may be
+ * thrown while it is held.  A process must remove its latch before it ends, so
+ * that a latch in this memory always belongs to a process that is there.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,27 +25,32 @@
 #include "storage/procarray.h"
 
 /*
- * A worker that is sent away may finish what it is at for so long, then it is
+ * A worker that is sent away has this time (ms) to end its transaction; then it is
  * terminated.
  */
 #define GRACE_MS 500
 
-/* How long to wait for it; as long as PostgreSQL itself waits afterwards. */
+/* How long to wait until it is gone (ms): as long as PostgreSQL waits afterwards. */
 #define GONE_MS 5000
 
 /*
- * It stays away until the transaction ends, but not longer than this (whoever
- * sent it away may be gone): time enough to find the database unused and lock
- * it.  Then a new worker waits for that lock.
+ * No worker is started until the transaction that sent it away ends, but for this
+ * time (ms) at most: without a bound, a session that was killed would keep workers
+ * away for good.  The time is enough for the statement to find the database unused
+ * and to lock it; then a new worker waits for that lock.
  */
 #define AWAY_MS 15000
 
-/* Locks are released a little after the end of a transaction is announced. */
+/*
+ * A worker is started this time (ms) after that transaction has ended, as its
+ * locks are released a little later.
+ */
 #define RETURN_MS 100
 
 /*
- * Without the memory, or where what is finished comes from another server, who
- * awaits a request looks at it every so many ms.
+ * How often a session that awaits a request looks at it (ms) if nothing can wake
+ * it: without shared memory, or on a standby, where requests are finished by
+ * another server.
  */
 #define AWAIT_MS 20
 
@@ -61,7 +66,7 @@ static Oid	sent_away = InvalidOid;
 static int64 sent_away_until = 0;
 
 /* In a worker: its database. */
-static ClerkDatabase *mine = NULL;
+static ClerkDatabase *own_entry = NULL;
 
 /*-------------------------------------------------------------------------
  * Memory
@@ -147,8 +152,7 @@ clerk_wake_at_commit(void)
 }
 
 /*
- * The worker, if there is one, finds its latch set; if not, the launcher
- * finds that one is wanted.
+ * Wake the database's worker, or let the launcher start one.
  */
 static void
 wake_database(Oid database)
@@ -172,8 +176,8 @@ wake_database(Oid database)
 }
 
 /*
- * Requests of one key have one variable: whoever awaits one that was superseded
- * goes on to await the one of its key that has superseded it.
+ * All requests of a key have the same variable: a session that awaits a request
+ * which was superseded goes on to await the newer one.
  */
 static int
 variable_of(int64 request, const char *key)
@@ -191,7 +195,7 @@ clerk_wake_finished(int64 request, const char *key)
 }
 
 /*
- * Nothing in it can fail.
+ * Called after the commit, so it must not throw.
  */
 static void
 wake_waiting(void)
@@ -238,7 +242,7 @@ clerk_wake_end_wait(void)
 }
 
 /*
- * Keep workers of the database away, and ask the one that is there to go.
+ * Keep workers of the database away, and ask the present one to leave.
  */
 static void
 begin_away(Oid database)
@@ -249,7 +253,7 @@ begin_away(Oid database)
 	each = clerk_wake_find(database, true);
 	if (each != NULL)
 	{
-		/* No two are the same: they tell who has sent it away last. */
+		/* Each is different, so it shows which session has sent it away last. */
 		each->not_before = Max(each->not_before + 1, clerk_now_ms() + AWAY_MS);
 		each->leave = true;
 		if (each->pid != 0)
@@ -263,8 +267,8 @@ begin_away(Oid database)
 }
 
 /*
- * Has the database's worker left, or its mirror?  If not, terminate it if that is
- * wanted.  last: its pid, once it was seen.
+ * Has the database's worker, or its mirror, ended?  If not, terminates it if the
+ * caller wants.  last: its pid, once it was seen.
  */
 static bool
 has_left(Oid database, bool mirror, bool terminate, int *last)
@@ -282,7 +286,7 @@ has_left(Oid database, bool mirror, bool terminate, int *last)
 	if (pid != 0)
 		*last = pid;
 
-	/* It takes leave before it has left the database. */
+	/* It removes its entry before it has disconnected from the database. */
 	return pid == 0 && (*last == 0 || BackendPidGetProc(*last) == NULL);
 }
 
@@ -337,8 +341,8 @@ clerk_wake_send_away(Oid database)
 }
 
 /*
- * Whoever was sent away may come back, unless another session has sent it
- * away since.
+ * Allow a worker again in the databases from which it was sent away, unless
+ * another session has sent it away since.
  */
 static void
 end_away(void)
@@ -359,7 +363,7 @@ end_away(void)
 }
 
 /*
- * A transaction that is prepared wakes nobody; who commits it calls
+ * A transaction that is prepared wakes nothing: COMMIT PREPARED calls
  * clerk_wake_prepared.
  */
 static void
@@ -406,38 +410,38 @@ clerk_wake_enter(Oid database)
 			each->since = clerk_now_ms();
 			each->idle = false;
 			each->leave = false;
-			mine = each;
+			own_entry = each;
 		}
 	}
 	clerk_wake_unlock();
-	return mine != NULL;
+	return own_entry != NULL;
 }
 
 /*
- * Read without the lock: a stale value makes a worker be started once more
- * than necessary, no less.
+ * Read without the lock: at worst, a stale value makes a worker start once more
+ * than necessary.
  */
 void
 clerk_wake_looking(void)
 {
-	if (!mine->woken)
+	if (!own_entry->woken)
 		return;
 	clerk_wake_lock();
-	mine->woken = false;
+	own_entry->woken = false;
 	clerk_wake_unlock();
 }
 
 bool
 clerk_wake_pending(void)
 {
-	return mine->woken;
+	return own_entry->woken;
 }
 
 void
 clerk_wake_idle(bool idle)
 {
 	clerk_wake_lock();
-	mine->idle = idle;
+	own_entry->idle = idle;
 	if (idle && shared->crowded)
 		wake_launcher();
 	clerk_wake_unlock();
@@ -446,20 +450,20 @@ clerk_wake_idle(bool idle)
 bool
 clerk_wake_must_leave(void)
 {
-	/* Whoever sets it sets the latch afterwards. */
-	return mine->leave;
+	/* Read without the lock: whatever sets it sets the latch afterwards. */
+	return own_entry->leave;
 }
 
 void
 clerk_wake_part(int64 wanted, int64 not_before)
 {
 	clerk_wake_lock();
-	mine->pid = 0;
-	mine->latch = NULL;
-	mine->wanted = mine->woken ? Min(wanted, clerk_now_ms()) : wanted;
-	mine->woken = false;
-	mine->not_before = Max(mine->not_before, not_before);
-	mine = NULL;
+	own_entry->pid = 0;
+	own_entry->latch = NULL;
+	own_entry->wanted = own_entry->woken ? Min(wanted, clerk_now_ms()) : wanted;
+	own_entry->woken = false;
+	own_entry->not_before = Max(own_entry->not_before, not_before);
+	own_entry = NULL;
 	wake_launcher();
 	clerk_wake_unlock();
 }
@@ -509,8 +513,9 @@ clerk_wake_part_mirror(Oid database)
  */
 
 /*
- * A new launcher knows nothing of the workers that the last one has asked
- * for: if one of them comes yet, it or its double finds the other there.
+ * A new launcher knows nothing of the workers that the last one has registered.
+ * If it starts a second worker for a database, clerk_wake_enter makes the later
+ * one of the two end.
  */
 void
 clerk_wake_set_launcher(Latch *latch)

@@ -246,7 +246,7 @@ clerk_note_creation(const ClerkSettings *settings, Jsonb *connection, const char
 	clerk_rollback_note(settings, id);
 	if (key != NULL)
 		clerk_free_key(settings->server_name, key);
-	clerk_track_created(connection, settings->server_name, key);
+	clerk_track(connection, settings->server_name, key);
 	error_context_stack = callback.previous;
 }
 

@@ -8,6 +8,7 @@
 #ifndef CLERK_ENDPOINT_H
 #define CLERK_ENDPOINT_H
 
+#include "clerk/limits.h"
 #include "clerk/params.h"
 #include "clerk/report.h"
 #include "clerk/settings.h"
@@ -74,12 +75,6 @@ typedef struct ClerkCall
 
 /* Is it a POST that makes a connection, and so must not be sent twice? */
 extern bool clerk_api_creates(ClerkEndpoint endpoint);
-
-/* Ids and keys are in indexes, whose rows hold no more than some kilobytes. */
-#define CLERK_MAX_NAME_LENGTH 255
-
-/* Throws 22023 if it has more bytes.  what names it: "argument \"key\"". */
-extern void clerk_api_check_length(const char *what, const char *value);
 
 /* Throws 22023 if it cannot be the id of a connection. */
 extern void clerk_api_check_id(const char *id);
