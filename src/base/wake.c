@@ -472,7 +472,7 @@ bool
 clerk_wake_is_mirroring(void)
 {
 	/* The worker's latch is set when that changes. */
-	return mine->mirror_pid != 0;
+	return own_entry->mirror_pid != 0;
 }
 
 bool
