@@ -95,7 +95,7 @@ clerk_log_failed(const char *what, Jsonb *error)
 	if (!clerk_log_failures)
 		return;
 	initStringInfo(&line);
-	appendStringInfo(&line, "%s failed", what);
+	appendStringInfo(&line, "%s", what);
 	if (error != NULL && JB_ROOT_IS_OBJECT(error))
 	{
 		if ((sqlstate = clerk_jsonb_string(error, "sqlstate")) != NULL)
@@ -117,7 +117,7 @@ clerk_log_error(const char *what, const ErrorData *error)
 	if (!clerk_log_failures)
 		return;
 	initStringInfo(&line);
-	appendStringInfo(&line, "%s failed: SQLSTATE %s", what, unpack_sql_state(error->sqlerrcode));
+	appendStringInfo(&line, "%s: SQLSTATE %s", what, unpack_sql_state(error->sqlerrcode));
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_CLERK_ERROR))
 		appendStringInfo(&line, ": %s", error->message);
 	else

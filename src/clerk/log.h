@@ -25,7 +25,7 @@ extern int	clerk_log_min_duration;
 extern void clerk_log(const char *format,...) pg_attribute_printf(1, 2);
 
 /*
- * The same, of something that has failed: "WHAT failed", and why.  error is what
+ * The same, of something that has failed: "WHAT: ", and why.  error is what
  * clerk_report_to_jsonb makes.
  */
 extern void clerk_log_failed(const char *what, Jsonb *error);

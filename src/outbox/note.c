@@ -27,11 +27,11 @@ log_failed(const Delivery *delivery)
 	const char *id = delivery->outcome.connection_id && *delivery->outcome.connection_id ?
 		delivery->outcome.connection_id : row->connection_id;
 
-	clerk_log_failed(psprintf("request " INT64_FORMAT " of server \"%s\" (%s%s%s) after %d attempt%s",
-							  row->id, delivery->server->name, clerk_operations[row->operation].name,
+	clerk_log_failed(psprintf("request " INT64_FORMAT " (%s%s%s) of server \"%s\" failed after %d attempt%s",
+							  row->id, clerk_operations[row->operation].name,
 							  row->key ? psprintf(", key \"%s\"", clerk_report_id(row->key)) : "",
 							  id ? psprintf(", connection \"%s\"", clerk_report_id(id)) : "",
-							  row->attempts, row->attempts == 1 ? "" : "s"),
+							  delivery->server->name, row->attempts, row->attempts == 1 ? "" : "s"),
 					 delivery->outcome.error);
 }
 
@@ -61,7 +61,9 @@ clerk_outbox_note_written(const Loop *loop, const Delivery *delivery)
 void
 clerk_outbox_note_look_up_failed(const LookUp *look_up, const ClerkReport *report)
 {
-	clerk_log_failed(psprintf("look-up of %d requests in doubt of server \"%s\"",
-							  list_length(look_up->deliveries), look_up->server->name),
+	int			count = list_length(look_up->deliveries);
+
+	clerk_log_failed(psprintf("look-up of %d request%s in doubt of server \"%s\" failed",
+							  count, count == 1 ? "" : "s", look_up->server->name),
 					 clerk_report_to_jsonb(report));
 }

@@ -412,7 +412,7 @@ mirror(Oid server)
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(context);
 		if (is_failure(changes, server, error))
-			clerk_log_error(psprintf("mirror of server \"%s\"", changes->server ? changes->server : psprintf("%u", server)), error);
+			clerk_log_error(psprintf("mirror of server \"%s\" failed", changes->server ? changes->server : psprintf("%u", server)), error);
 	}
 	PG_END_TRY();
 	(void) pgstat_report_stat(true);

@@ -61,16 +61,16 @@ $mock->script({ match => { body_contains => 'Private Name' }, status => 422, tim
 	body => { clerk_trace_id => 'trace0123456789', errors => [ { code => 'form_param_invalid', message => "Private Name is no good",
 		long_message => "private.example and $secret are no good", meta => { param_name => 'domains' } } ] } });
 @lines = logged(sub { $request = enqueue('upsert', $params, 'org:1') }, 1);
-is($lines[0], qq(request $request of server "clerk" (upsert, key "org:1") after 1 attempt failed: SQLSTATE KC422, code form_param_invalid, trace id trace0123456789), 'a request that fails');
+is($lines[0], qq(request $request (upsert, key "org:1") of server "clerk" failed after 1 attempt: SQLSTATE KC422, code form_param_invalid, trace id trace0123456789), 'a request that fails');
 # what is no code is not shown, nor is a line ended
 $mock->unscript;
 $mock->script({ match => { body_contains => 'Private Name' }, status => 422,
 	body => { clerk_trace_id => "no\nid", errors => [ { code => "private.example\nfake", message => 'x' } ] } });
 @lines = logged(sub { $request = enqueue('create', $params) }, 1);
-is($lines[0], qq(request $request of server "clerk" (create) after 1 attempt failed: SQLSTATE KC422), 'nothing that is no code');
+is($lines[0], qq(request $request (create) of server "clerk" failed after 1 attempt: SQLSTATE KC422), 'nothing that is no code');
 # an error here
 @lines = logged(sub { $request = enqueue('update', '{"active": true}', "odd\xe2\x80\xaekey") }, 1);
-is($lines[0], qq(request $request of server "clerk" (update, key "odd?key") after 1 attempt failed: SQLSTATE P0002), 'an error of this side');
+is($lines[0], qq(request $request (update, key "odd?key") of server "clerk" failed after 1 attempt: SQLSTATE P0002), 'an error of this side');
 
 # ---------------------------------------------------------------------------
 # A server that is paused, and goes on
@@ -99,7 +99,7 @@ $mock->script(
 	{ match => { body_contains => 'Doubt' }, reset => 'after' },
 	{ match => { method => 'GET' }, status => 403, body => { clerk_trace_id => 'trace1', errors => [ { code => 'forbidden', message => 'private.example' } ] } });
 @lines = logged(sub { $request = enqueue('create', '{"name": "Doubt", "provider": "saml_okta", "domains": ["doubt.example"]}'); finished($request, 'delivered') }, 1);
-is($lines[0], 'look-up of 1 requests in doubt of server "clerk" failed: SQLSTATE KC403, code forbidden, trace id trace1', 'a look-up that fails');
+is($lines[0], 'look-up of 1 request in doubt of server "clerk" failed: SQLSTATE KC403, code forbidden, trace id trace1', 'a look-up that fails');
 
 # ---------------------------------------------------------------------------
 # A mirror that changed something, and one that did not
