@@ -22,10 +22,6 @@ INSTALL_PARTS = head server params tracking calls outbox trigger views statistic
 DATA =
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = setup comments params composite create create_params errors answers settings secrets default_server privileges identity limits calls list upsert merge mirror batch rollback rollback_delete enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains statistics twins guard hostile matrix parallel
-REGRESS_OPTS = --encoding=UTF8
-ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
-
 PKG_CONFIG ?= pkg-config
 PG_CONFIG ?= pg_config
 PG_CPPFLAGS = -I$(source)/src $(shell $(PKG_CONFIG) --cflags libcurl json-c) -DCLERK_VERSION=\"$(EXTVERSION)\"
@@ -62,7 +58,27 @@ override with_llvm = no
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 $(if $(PGXS),,$(error $(PG_CONFIG) does not run: install the development files of PostgreSQL, or set PG_CONFIG))
 $(if $(wildcard $(PGXS)),,$(error there is no $(PGXS): install the development files of PostgreSQL (Debian: postgresql-server-dev-NN)))
+EXTRA_CLEAN += results output_iso regression.diffs regression.out test/mock_clerk
 include $(PGXS)
+
+# After PGXS, which would make an installcheck of these that has no mock.
+REGRESS = setup comments params composite create create_params errors answers settings secrets default_server privileges identity limits calls list upsert merge mirror batch rollback rollback_delete enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains statistics twins guard hostile matrix parallel
+ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
+
+# Against a running server that has the extension: PGHOST, PGPORT, PGUSER.
+.PHONY: installcheck
+installcheck:
+	PG_CONFIG='$(PG_CONFIG)' SOURCE='$(abspath $(source))' REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' \
+		$(source)/test/installcheck
+
+# The archive for PGXN, of what is committed.
+DISTVERSION := $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' $(source)/META.json)
+.PHONY: dist
+dist:
+	case $(DISTVERSION) in $(EXTVERSION).*) ;; *) \
+		echo "META.json says $(DISTVERSION), $(EXTENSION).control says $(EXTVERSION)" >&2; exit 1 ;; esac
+	git -C $(source) archive --format=zip --prefix=$(EXTENSION)-$(DISTVERSION)/ \
+		-o $(CURDIR)/$(EXTENSION)-$(DISTVERSION).zip HEAD
 
 # Each object depends on all headers. Its directory has to be made where the
 # sources are elsewhere; by its whole name, as make would find it there.

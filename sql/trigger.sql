@@ -30,7 +30,8 @@ LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE 'CREATE TRIGGER sso AFTER INSERT ON regress_sync.wrong FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('
         || (SELECT string_agg(quote_literal(a), ', ') FROM unnest(arguments) AS a) || ')';
-    SELECT f.state, f.message, f.hint INTO state, message, hint
+    -- which parameters there are is in test params
+    SELECT f.state, f.message, regexp_replace(f.hint, 'are .*\. What', 'are .... What') INTO state, message, hint
     FROM pg_temp.failure('INSERT INTO regress_sync.wrong DEFAULT VALUES') AS f;
     DROP TRIGGER sso ON regress_sync.wrong;
 END
@@ -302,7 +303,7 @@ SELECT state, message FROM pg_temp.wrong('key=id', 'name=name', 'foo=amount', 's
 SELECT state, message FROM pg_temp.wrong('key=id', 'name=name', 'foo:=12', 'saml.bar:={"a": [1]}');
 SELECT * FROM pg_temp.enqueued();
 ALTER SERVER clerk OPTIONS (DROP extra_params);
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'foo=amount');
+SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'quux=amount');
 
 --
 -- The wrong trigger

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * batch.c
- *		Many connections created at once.
+ *		Many connections created by one call, concurrently.
  *
- * Each one fares by itself: what is wrong with it, here or at Clerk, is in
- * its own row of the result.
+ * One failure does not affect the others: what is wrong with one, here or at
+ * Clerk, is in its own row of the result.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,7 +39,7 @@ typedef struct Batch
 	ClerkSettings *settings;
 	Datum	   *params;
 	bool	   *nulls;
-	BatchItem	   *items;
+	BatchItem  *items;
 	int			count;
 	int			next;			/* the first that was not yet looked at */
 	List	   *uncompleted;	/* items whose PATCH is yet to be sent */
@@ -84,7 +84,7 @@ completing_call(Batch *batch, BatchItem *item)
 static ClerkCall *
 creating_call(Batch *batch, int n)
 {
-	BatchItem	   *item = &batch->items[n];
+	BatchItem  *item = &batch->items[n];
 
 	item->params = clerk_params_read(batch->nulls[n] ? NULL : DatumGetJsonbP(batch->params[n]),
 									 NULL, CLERK_OPERATION_CREATE, batch->settings->extra_params);
@@ -119,7 +119,7 @@ batch_next(void *arg)
 
 	if (batch->uncompleted != NIL)
 	{
-		BatchItem	   *item = linitial(batch->uncompleted);
+		BatchItem  *item = linitial(batch->uncompleted);
 
 		batch->uncompleted = list_delete_first(batch->uncompleted);
 		return completing_call(batch, item);
@@ -139,7 +139,7 @@ static void
 batch_done(ClerkCall *call, void *arg)
 {
 	Batch	   *batch = arg;
-	BatchItem	   *item = call->caller;
+	BatchItem  *item = call->caller;
 
 	if (call->report != NULL)
 	{
@@ -234,7 +234,7 @@ create_enterprise_connections(PG_FUNCTION_ARGS)
 	result = clerk_materialized_result(fcinfo);
 	for (int i = 0; i < batch.count; i++)
 	{
-		BatchItem	   *item = &batch.items[i];
+		BatchItem  *item = &batch.items[i];
 		Datum		values[] = {Int32GetDatum(i + 1), JsonbPGetDatum(item->connection), JsonbPGetDatum(item->error)};
 		bool		nulls[] = {false, item->connection == NULL, item->error == NULL};
 

@@ -3,10 +3,11 @@
  * mirror.c
  *		All that exists at Clerk into the tracking table.
  *
- * First all pages of the listing, several in flight: each is written as it
- * comes and forgotten.  Pages go by offset, so while others create and delete,
- * an element can be seen twice or not at all; a row that no page confirmed is
- * therefore asked for by its id, and removed only if Clerk says 404.
+ * First all pages of the listing are read, several at a time; each is written
+ * to the table as it comes.  Pages have offsets, so while connections are
+ * created and deleted, one of them can be listed twice or not at all.  So a row
+ * that no page confirmed is looked up by its id, and removed only if Clerk
+ * answers 404.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,7 +15,7 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/progress.h"
 #include "calls/connection.h"
 #include "calls/list.h"
@@ -33,12 +34,12 @@
 #include "utils/tuplestore.h"
 
 /*
- * If more than half of so many rows are not listed any more, it is rather the
- * key of another instance than the work of a busy day.
+ * If a server has at least this many rows, and more than half of them are not
+ * listed any more, the secret key is probably another instance's.
  */
 #define SWAPPED_KEY_ROWS 10
 
-/* So many elements of a page are on the next one, too. */
+/* Elements of a page that are on the next one, too; see page_step(). */
 #define PAGE_OVERLAP 10
 
 PG_FUNCTION_INFO_V1(mirror_enterprise_connections);
@@ -138,9 +139,9 @@ page_next(void *arg)
 }
 
 /*
- * Learn from a page where the listing ends.  It can have grown meanwhile.  If
- * the first one shows that the server gives less at a time than it was asked
- * for, all others are asked for again, in its measure.
+ * Take note of where the listing ends, by this page.  It can have grown
+ * meanwhile.  If the first page shows that the server gives fewer elements at a
+ * time than it was asked for, all others are asked for again in that size.
  */
 static void
 note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * upsert.h
- *		Connections under a key: what upserts at once and deliveries share.
+ *		Connections under a key: what direct upserts and deliveries share.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef CLERK_UPSERT_H
 #define CLERK_UPSERT_H
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "clerk/report.h"
 
 /* Did Clerk refuse to create what is there? */
@@ -21,12 +21,6 @@ extern bool clerk_is_duplicate_organization(const ClerkReport *report);
  * Is it the connection that a create with this body makes: the same name,
  * provider, organization and domains?
  */
-extern bool clerk_same_connection(ClerkJson *body, ClerkJson *connection);
-
-/*
- * The parameters for a connection that exists.  Its provider may be named, but
- * not changed: 22023.
- */
-extern Jsonb *clerk_params_for_update(Jsonb *params, const char *provider);
+extern bool clerk_same_connection(const JsonbValue *body, Jsonb *connection);
 
 #endif							/* CLERK_UPSERT_H */

@@ -60,18 +60,9 @@ typedef struct Run
 static void
 count_sent(const ClerkCall *call)
 {
-	static const ClerkCounter counters[] = {
-		[CLERK_CREATE] = CLERK_COUNT_CREATES,
-		[CLERK_LIST] = CLERK_COUNT_LISTS,
-		[CLERK_GET] = CLERK_COUNT_GETS,
-		[CLERK_UPDATE] = CLERK_COUNT_UPDATES,
-		[CLERK_DELETE] = CLERK_COUNT_DELETES,
-		[CLERK_CREATE_TEST_RUN] = CLERK_COUNT_TEST_RUNS,
-		[CLERK_LIST_TEST_RUNS] = CLERK_COUNT_TEST_RUNS,
-	};
 	ClerkStatistics *statistics = call->settings->statistics;
 
-	clerk_count(statistics, counters[call->endpoint], 1);
+	clerk_count(statistics, clerk_api_counter(call->endpoint), 1);
 	if (call->retry)
 		clerk_count(statistics, CLERK_COUNT_RETRIES, 1);
 }

@@ -7,7 +7,7 @@
  */
 #include "postgres.h"
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "clerk/log.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"

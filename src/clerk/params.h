@@ -9,7 +9,7 @@
 #ifndef CLERK_PARAMS_H
 #define CLERK_PARAMS_H
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
@@ -33,17 +33,19 @@ typedef struct ClerkFault
 	char	   *hint;			/* a sentence, or NULL */
 } ClerkFault;
 
-/* A request body: the text that is sent (UTF-8, NUL-terminated). */
+/* A request body. */
 typedef struct ClerkBody
 {
-	char	   *text;
+	char	   *text;			/* that is sent: UTF-8, NUL-terminated */
 	size_t		len;
+	JsonbValue	document;		/* the same; points into the params that were read */
 } ClerkBody;
 
 typedef struct ClerkParams
 {
 	List	   *faults;			/* of ClerkFault *; NIL if all is right */
-	ClerkBody  *body;			/* NULL if there are faults */
+	ClerkBody  *body;			/* NULL if there are faults, or nothing is left to be sent */
+	bool		inferred;		/* the body's provider was not given: it follows from the protocol */
 
 	/*
 	 * Of a create: the parameters that Clerk takes only on an update, to be
@@ -60,14 +62,21 @@ typedef struct ClerkParams
 
 /*
  * Read params (may be NULL) for an operation, completed by the named
- * arguments (a jsonb object with the wire's names, or NULL).  A parameter in
+ * arguments (an object with the wire's names, or NULL).  A parameter in
  * both is a fault, as is nothing at all.  extra_params is a list of C strings
  * (server encoding), the paths that are passed on although this table does
  * not know them.  Never throws because of what is in params: everything that
- * is wrong is in ->faults.  The result lives in the current memory context.
+ * is wrong is in ->faults.  The result lives in the current memory context, and
+ * is valid as long as params and named are.
  */
-extern ClerkParams *clerk_params_read(Jsonb *params, Jsonb *named,
+extern ClerkParams *clerk_params_read(Jsonb *params, const JsonbValue *named,
 									  ClerkOperation operation, List *extra_params);
+
+/*
+ * Read params that update a connection of this provider (NULL: not known), as
+ * an upsert does: the provider may be named, but not changed, and is not sent.
+ */
+extern ClerkParams *clerk_params_read_upsert(Jsonb *params, const char *provider, List *extra_params);
 
 /*
  * Raise the faults as one error, 22023: the first as message and hint, the
@@ -83,8 +92,23 @@ extern void clerk_params_check(const ClerkParams *params);
 extern void clerk_params_describe(const ClerkParams *params, char **message,
 								  char **detail, char **hint);
 
-/* The body as jsonb, palloc'd.  (Most callers only send it.) */
-extern Jsonb *clerk_params_body_jsonb(const ClerkBody *body);
+/*
+ * As jsonb, palloc'd: all that was given, with the wire's names.  There must
+ * be no fault.
+ */
+extern Jsonb *clerk_params_given(const ClerkParams *params);
+
+typedef enum ClerkParamType
+{
+	PARAM_TEXT,
+	PARAM_BOOLEAN,
+	PARAM_TEXT_ARRAY,
+	PARAM_OBJECT,
+	PARAM_OBJECT_ARRAY
+} ClerkParamType;
+
+/* The nth named argument of create_enterprise_connection() after params and server. */
+extern const char *clerk_params_named(int n, ClerkParamType *type);
 
 /* What a parameter takes, whatever its value is. */
 typedef struct ClerkParamInfo

@@ -22,7 +22,7 @@
 typedef enum ClerkRetry
 {
 	CLERK_RETRY_NEVER,			/* the same request would fail again */
-	CLERK_RETRY_AT_ONCE,		/* nothing happened; a call at once tries again */
+	CLERK_RETRY_AT_ONCE,		/* nothing happened; a direct call tries again */
 	CLERK_RETRY_LATER,			/* nothing happened; worth another try some time */
 	CLERK_RETRY_SHORTAGE,		/* nothing was tried, for lack of a socket: no attempt */
 	CLERK_RETRY_IN_DOUBT		/* it may have happened */

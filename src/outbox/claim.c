@@ -14,7 +14,7 @@
 #include "base/catalog.h"
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/locks.h"
 #include "base/wake.h"
 #include "catalog/pg_type.h"

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/locks.h"
 #include "calls/upsert.h"
 #include "catalog/pg_type.h"

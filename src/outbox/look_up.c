@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/upsert.h"
 #include "catalog/pg_type.h"
 #include "clerk/pace.h"
@@ -43,7 +43,6 @@ static ClerkStatement made_by_other_statement = {
 typedef struct Candidate
 {
 	Jsonb	   *connection;
-	ClerkJson  *json;			/* the same */
 	char	   *id;
 	TimestampTz created_at;
 } Candidate;
@@ -75,11 +74,7 @@ still_in_doubt(Delivery *delivery, Jsonb *error, bool counted, int64 retry_after
 static void
 prepare_doubt(Loop *loop, void *arg)
 {
-	Delivery   *delivery = arg;
-	const char *fault;
-
-	clerk_outbox_prepare(loop, delivery);
-	delivery->wanted = clerk_json_parse(delivery->params->body->text, delivery->params->body->len, &fault);
+	clerk_outbox_prepare(loop, arg);
 }
 
 /*
@@ -227,7 +222,7 @@ made_by(Loop *loop, const LookUp *look_up, const Delivery *delivery, const Candi
 
 	if (delivery->state == DELIVERY_JUDGED ||
 		candidate->created_at < row->doubt_since - CLERK_CLOCK_SKEW ||
-		!clerk_same_connection(delivery->wanted, candidate->json) ||
+		!clerk_same_connection(&delivery->params->body->document, candidate->connection) ||
 		made_by_other(delivery, id))
 		return false;
 	if (is_adopted(loop, look_up->server, id))
@@ -275,17 +270,15 @@ search_page(Loop *loop, LookUp *look_up, const ClerkPage *page)
 	for (int i = 0; i < page->count; i++)
 	{
 		Candidate	candidate = {.connection = page->elements[i]};
-		const char *fault;
 		ListCell   *lc;
 
 		MemoryContextReset(scratch);
 		if (!JB_ROOT_IS_OBJECT(candidate.connection))
 			continue;
-		candidate.json = clerk_json_from_jsonb(candidate.connection, &fault);
 		candidate.id = clerk_jsonb_string(candidate.connection, "id");
 		candidate.created_at = created_at(candidate.connection);
 		old = candidate.created_at < look_up->oldest;
-		if (candidate.json == NULL || candidate.id == NULL)
+		if (candidate.id == NULL)
 			continue;
 		foreach(lc, look_up->deliveries)
 			if (made_by(loop, look_up, lfirst(lc), &candidate))

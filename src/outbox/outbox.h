@@ -113,7 +113,6 @@ typedef struct Delivery
 	ClerkSettings *settings;
 	ClerkParams *params;
 	ClerkCall	call;
-	ClerkJson  *wanted;			/* what is looked up: the body, parsed */
 	ClerkOutcome outcome;
 	const ClerkBody *next;		/* a PATCH of this follows at once ... */
 	ClerkCall	next_call;		/* ... which is built */

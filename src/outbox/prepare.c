@@ -7,9 +7,8 @@
  */
 #include "postgres.h"
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/connection.h"
-#include "calls/upsert.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "tables/tracking.h"
@@ -37,35 +36,6 @@ settings_of(const Delivery *delivery)
 	return settings;
 }
 
-static ClerkJson *without_nulls(ClerkJson *json);
-
-/*
- * An object that has nothing but nulls goes with them.
- */
-static bool
-copy_unless_null(const char *name, ClerkJson *value, void *arg)
-{
-	ClerkJson  *copy = without_nulls(value);
-
-	if (clerk_json_type(value) != CLERK_JSON_NULL &&
-		(clerk_json_type(value) != CLERK_JSON_OBJECT || clerk_json_length(copy) > 0 ||
-		 clerk_json_length(value) == 0))
-		clerk_json_set(arg, name, copy);
-	return true;
-}
-
-static ClerkJson *
-without_nulls(ClerkJson *json)
-{
-	ClerkJson  *copy;
-
-	if (clerk_json_type(json) != CLERK_JSON_OBJECT)
-		return json;
-	copy = clerk_json_new_object();
-	clerk_json_each(json, copy_unless_null, copy);
-	return copy;
-}
-
 static bool
 has_null(Jsonb *params)
 {
@@ -80,17 +50,46 @@ has_null(Jsonb *params)
 }
 
 /*
+ * An object that has nothing but nulls goes with them.
+ */
+static JsonbValue
+without_nulls(const JsonbValue *value)
+{
+	JsonbValue	rest = clerk_jsonb_new_object();
+	int			count;
+	const JsonbPair *pairs = clerk_jsonb_members(value, &count);
+
+	if (clerk_jsonb_type(value) != CLERK_JSON_OBJECT)
+		return *value;
+	for (int i = 0; i < count; i++)
+	{
+		JsonbValue	member = without_nulls(&pairs[i].value);
+		int			left;
+
+		(void) clerk_jsonb_members(&pairs[i].value, &left);
+		if (member.type == jbvNull || (left > 0 && member.val.object.nPairs == 0))
+			continue;
+		clerk_jsonb_add(&rest, pnstrdup(pairs[i].key.val.string.val, pairs[i].key.val.string.len), member);
+	}
+	return rest;
+}
+
+/*
  * The null of an upsert takes something away from a connection that exists;
  * for one that does not, there is nothing to take away.
  */
 static ClerkParams *
 params_for_create(const ClerkSettings *settings, const ClerkRequestRow *row)
 {
-	const char *fault;
 	Jsonb	   *params = row->params;
 
 	if (row->operation == CLERK_REQUEST_UPSERT && has_null(params))
-		params = clerk_json_to_jsonb(without_nulls(clerk_json_from_jsonb(params, &fault)));
+	{
+		JsonbValue	value = clerk_jsonb_value(params);
+
+		value = without_nulls(&value);
+		params = clerk_jsonb_pack(&value);
+	}
 	return clerk_read_params(settings, params, NULL, CLERK_OPERATION_CREATE);
 }
 
@@ -129,19 +128,13 @@ static void
 prepare_update(Delivery *delivery)
 {
 	const ClerkRequestRow *row = delivery->row;
-	Jsonb	   *params;
 
 	need_connection(row);
-	params = clerk_params_for_update(row->params,
-									 clerk_tracked_provider(delivery->server->name, row->connection_id));
-	if (JB_ROOT_COUNT(params) == 0)
-	{
-		/* Only the provider was named: nothing to change, but to know. */
-		delivery->call.endpoint = CLERK_GET;
-		return;
-	}
-	delivery->params = clerk_read_params(delivery->settings, params, NULL, CLERK_OPERATION_UPDATE);
-	delivery->call.endpoint = CLERK_UPDATE;
+	delivery->params = clerk_read_upsert_params(delivery->settings, row->params,
+												clerk_tracked_provider(delivery->server->name, row->connection_id));
+
+	/* If only the provider was named, there is nothing to change: just read it. */
+	delivery->call.endpoint = delivery->params->body ? CLERK_UPDATE : CLERK_GET;
 	delivery->call.body = delivery->params->body;
 }
 

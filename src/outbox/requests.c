@@ -14,7 +14,7 @@
 #include "base/catalog.h"
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/statements.h"
 #include "base/wake.h"
 #include "calls/connection.h"
@@ -137,32 +137,17 @@ static ClerkStatement mend_sequence_statement = {
  */
 
 /*
- * The stored parameters: in the wire's spelling, so that two of them can be
- * merged; without a provider that was only inferred, because for an upsert of
- * a connection that exists it would be a change.
+ * In the wire's spelling, so that two of them can be merged; without a provider
+ * that was only inferred, because for an upsert of a connection that exists it
+ * would be a change.
  */
-static Jsonb *
-stored_params(const ClerkParams *read, Jsonb *given)
-{
-	Jsonb	   *body = clerk_params_body_jsonb(read->body);
-
-	if (clerk_jsonb_string(given, "provider") == NULL)
-		body = DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(body),
-												  CStringGetTextDatum("provider")));
-	if (read->patch != NULL)
-		body = clerk_jsonb_merge(body, clerk_params_body_jsonb(read->patch));
-	return body;
-}
-
 Jsonb *
 clerk_check_request_params(const ClerkSettings *settings, const char *operation, Jsonb *params)
 {
 	ClerkOperation how = strcmp(operation, "update") == 0 ?
 		CLERK_OPERATION_UPDATE : CLERK_OPERATION_CREATE;
-	ClerkParams *read = clerk_read_params(settings, params, NULL, how);
 
-	return how == CLERK_OPERATION_UPDATE ? clerk_params_body_jsonb(read->body) :
-		stored_params(read, params);
+	return clerk_params_given(clerk_read_params(settings, params, NULL, how));
 }
 
 /*

@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/wake.h"
 #include "catalog/pg_type.h"
 #include "clerk/origin.h"

@@ -17,7 +17,7 @@
 #include "access/xact.h"
 #include "base/catalog.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "clerk/limits.h"

@@ -11,7 +11,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "base/catalog.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/locks.h"
 #include "catalog/pg_type.h"
 #include "foreign/foreign.h"
