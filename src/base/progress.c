@@ -15,13 +15,10 @@
 #include "pgstat.h"
 #include "tcop/tcopprot.h"
 
-/* It is shown anew after so many ms: nobody reads faster, and each costs a little. */
-#define SHOW_INTERVAL 100
-
-static void
-show(ClerkProgress *progress)
+void
+clerk_progress_show(const ClerkProgress *progress)
 {
-	int64		elapsed = progress->shown - progress->began;
+	int64		elapsed = clerk_now_ms() - progress->began;
 	StringInfoData text;
 
 	initStringInfo(&text);
@@ -51,19 +48,8 @@ clerk_progress_begin(ClerkProgress *progress, const char *what, int64 done, int6
 	progress->done = progress->done_before = done;
 	progress->failed = 0;
 	progress->total = total;
-	progress->began = progress->shown = clerk_now_ms();
-	show(progress);
-}
-
-void
-clerk_progress_show(ClerkProgress *progress)
-{
-	int64		now = clerk_now_ms();
-
-	if (now < progress->shown + SHOW_INTERVAL)
-		return;
-	progress->shown = now;
-	show(progress);
+	progress->began = clerk_now_ms();
+	clerk_progress_show(progress);
 }
 
 void

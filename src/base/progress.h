@@ -8,7 +8,7 @@
 #ifndef CLERK_PROGRESS_H
 #define CLERK_PROGRESS_H
 
-/* All of it is zero at first. */
+/* All that is not set is zero. */
 typedef struct ClerkProgress
 {
 	const char *command;		/* "mirror_enterprise_connections" */
@@ -21,17 +21,15 @@ typedef struct ClerkProgress
 	/* private */
 	int64		began;			/* ms */
 	int64		done_before;	/* when it began */
-	int64		shown;			/* ms */
 } ClerkProgress;
 
 /*
- * Count something else from now on: what may be the same.  The pace is that
- * since this call.
+ * Begin to count, or to count something else.  The pace is that since this call.
  */
 extern void clerk_progress_begin(ClerkProgress *progress, const char *what, int64 done, int64 total);
 
-/* Show it, unless that was done a moment ago. */
-extern void clerk_progress_show(ClerkProgress *progress);
+/* Show it: some microseconds, so for each row, but not for each byte. */
+extern void clerk_progress_show(const ClerkProgress *progress);
 
 /* The session's own statement is shown again. */
 extern void clerk_progress_end(void);

@@ -107,6 +107,38 @@ cmp_ok($stats->{looked_up}, '>=', 1, 'looked up');
 cmp_ok($stats->{pace_time}, '>', 0, 'waited after 429');
 
 # ---------------------------------------------------------------------------
+# Progress of what takes long, while one of its requests waits
+# ---------------------------------------------------------------------------
+sub is_shown
+{
+	my ($session, $pattern, $what) = @_;
+	my $query = '';
+
+	eval { wait_until(sub { ($query = $node->safe_psql('postgres', 'SELECT query FROM pg_stat_activity WHERE pid = ' . $session->pid)) =~ $pattern }, $what, 20) };
+	like($query, $pattern, $what);
+	return;
+}
+$mock->script({ match => { body_contains => 'waits' }, hold => JSON::PP::true },
+	{ match => { body_contains => 'refused' }, status => 422, body => { errors => [] } });
+$sessions[0]->send(q{SELECT count(*) FROM create_enterprise_connections(ARRAY[params('p1'), params('waits'), params('refused'), '{}', params('p2')])});
+is_shown($sessions[0], qr/^create_enterprise_connections, server clerk: 4 of 5 connections, 2 failed, \d+\.\d a second, \d+ s to go$/, 'a batch');
+$mock->release;
+is($sessions[0]->finish->{out}, '5', 'it ends');
+is_shown($sessions[0], qr/^SELECT count.*create_enterprise_connections/, 'and its statement is shown again');
+$mock->script({ match => { body_contains => 'waits' }, hold => JSON::PP::true });
+$node->append_conf('postgresql.conf', 'pg_clerk.worker = off');
+$node->reload;
+wait_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_clerk worker'}) eq '0' }, 'no worker');
+$node->safe_psql('postgres', q{SELECT enqueue_enterprise_connection('upsert', params(n), n) FROM unnest('{waits2,d1,d2}'::text[]) n;
+	SELECT enqueue_enterprise_connection('update', '{"active": true}', 'no such')});
+$sessions[0]->send('CALL deliver_enterprise_connections()');
+is_shown($sessions[0], qr/^deliver_enterprise_connections: 3 requests, 1 failed, \d+\.\d a second$/, 'CALL');
+$mock->release;
+$sessions[0]->finish;
+$node->append_conf('postgresql.conf', 'pg_clerk.worker = on');
+$node->reload;
+
+# ---------------------------------------------------------------------------
 # Databases do not see each other's; a reset is for all sessions
 # ---------------------------------------------------------------------------
 $node->safe_psql('postgres', 'CREATE DATABASE other');
