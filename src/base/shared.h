@@ -13,7 +13,8 @@
 /* In a static variable. */
 typedef struct ClerkSharedArea
 {
-	const char *name;			/* of the memory and its lock; known to no other area */
+	const char *name;			/* of the memory and its lock; known to no
+								 * other area */
 	Size		size;
 	void		(*attach) (void *memory, LWLock *lock, bool is_new);	/* new: it is all zeros */
 

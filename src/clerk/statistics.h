@@ -64,8 +64,11 @@ typedef struct ClerkStatistics
 	pg_atomic_uint64 counters[CLERK_COUNTERS];
 	pg_atomic_uint64 histogram[CLERK_HISTOGRAM_BUCKETS];
 	pg_atomic_uint64 reset_at;	/* TimestampTz */
-	pg_atomic_uint64 mirrored_at;	/* TimestampTz: the last one that came to its end */
-	pg_atomic_uint64 mirror_began;	/* ms, by clerk_now_ms(): the last one that was begun by itself, or came to its end */
+	pg_atomic_uint64 mirrored_at;	/* TimestampTz: the last one that came to
+									 * its end */
+	pg_atomic_uint64 mirror_began;	/* ms, by clerk_now_ms(): the last one
+									 * that was begun by itself, or came to
+									 * its end */
 } ClerkStatistics;
 
 /* In _PG_init, while shared_preload_libraries are loaded. */

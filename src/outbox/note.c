@@ -25,7 +25,7 @@ log_failed(const Delivery *delivery)
 {
 	const ClerkRequestRow *row = delivery->row;
 	const char *id = delivery->outcome.connection_id && *delivery->outcome.connection_id ?
-		delivery->outcome.connection_id : row->connection_id;
+	delivery->outcome.connection_id : row->connection_id;
 
 	clerk_log_failed(psprintf("request " INT64_FORMAT " (%s%s%s) of server \"%s\" failed after %d attempt%s",
 							  row->id, clerk_operations[row->operation].name,

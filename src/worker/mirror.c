@@ -236,7 +236,7 @@ first_due(void)
 
 	foreach(lc, mirrored)
 		if (first == NULL || due(lfirst(lc)) < due(first))
-			first = lfirst(lc);
+		first = lfirst(lc);
 	return first;
 }
 
