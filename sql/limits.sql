@@ -37,13 +37,14 @@ TRUNCATE enterprise_connections;
 CREATE TABLE regress_orgs (id text PRIMARY KEY, name text, domains text[]);
 INSERT INTO regress_orgs VALUES (repeat('o', 300), 'Old', '{old.example}');
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_orgs FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'key_prefix:=org', 'name=name', 'domains=domains');
+EXECUTE FUNCTION sync_enterprise_connection('key=org:id', 'name=name', 'domains=domains');
 INSERT INTO regress_orgs VALUES (repeat('k', 252), 'Long', '{long.example}');
 INSERT INTO regress_orgs VALUES (repeat('k', 251), 'Fits', '{fits.example}');
 INSERT INTO regress_orgs VALUES (repeat('u', 252), NULL, NULL);
 UPDATE regress_orgs SET name = 'Ready', domains = '{ready.example}' WHERE name IS NULL;
 UPDATE regress_orgs SET name = 'Older' WHERE name = 'Old';
-SELECT backfill_enterprise_connections('regress_orgs', 'sso');
+-- what could never be enqueued is a conflict
+SELECT length(key), change, path FROM reconcile_enterprise_connections('regress_orgs', 'sso', refresh => false);
 UPDATE regress_orgs SET domains = NULL WHERE name = 'Old';
 DELETE FROM regress_orgs WHERE name = 'Old';
 SELECT operation, length(key), params->>'name' AS name FROM enterprise_connection_requests;

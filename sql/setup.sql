@@ -200,6 +200,36 @@ BEGIN
     UPDATE box.asked SET requests = already + more;
 END
 $$;
+-- What a statement fails with.
+CREATE FUNCTION box.failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    message := 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    detail := regexp_replace(detail, '^Trace id: .*', 'Trace id: <id>', 'n');
+END
+$$;
+-- The same with the line that a row's trigger adds.
+CREATE FUNCTION box.row_failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text, OUT context text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    message := 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT;
+    context := (SELECT line FROM regexp_split_to_table(context, '\n') AS line WHERE line LIKE 'enterprise connection %');
+END
+$$;
+-- What was enqueued since it was last asked; as if it had never been.
+CREATE FUNCTION box.enqueued() RETURNS TABLE (operation text, key text, params jsonb)
+LANGUAGE sql AS $$
+    WITH taken AS (DELETE FROM enterprise_connection_requests RETURNING *)
+    SELECT t.operation, t.key, t.params FROM taken t ORDER BY t.id
+$$;
 -- The parameters of a connection with one domain.
 CREATE FUNCTION box.params(name text, domain text DEFAULT NULL, more jsonb DEFAULT '{}') RETURNS jsonb
 LANGUAGE sql AS $$

@@ -43,7 +43,8 @@ typedef enum ClerkJsonType
 extern JsonbValue clerk_jsonb_value(Jsonb *jsonb);
 
 extern ClerkJsonType clerk_jsonb_type(const JsonbValue *value);
-extern const char *clerk_jsonb_type_name(const JsonbValue *value);	/* "a string", "null", ... */
+extern const char *clerk_jsonb_type_name(const JsonbValue *value);	/* "a string", "null",
+																	 * ... */
 
 /*
  * The members of an object, or the elements of an array.  *count is 0 if value
@@ -72,7 +73,8 @@ extern const char *clerk_jsonb_fault(const JsonbValue *value);
 extern JsonbValue clerk_jsonb_new_object(void);
 extern JsonbValue clerk_jsonb_new_array(void);
 extern JsonbValue clerk_jsonb_new_string(const char *string);	/* null for NULL */
-extern JsonbValue clerk_jsonb_new_text(const void *text);	/* a text datum, as it is */
+extern JsonbValue clerk_jsonb_new_text(const void *text);	/* a text datum, as it
+															 * is */
 extern JsonbValue clerk_jsonb_new_boolean(bool value);
 extern JsonbValue clerk_jsonb_new_integer(int64 value);
 

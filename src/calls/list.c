@@ -151,7 +151,7 @@ fetch_page(ClerkPager *pager)
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	int64		limit = pager->left >= 0 ? Min(pager->left, CLERK_PAGE_SIZE) : CLERK_PAGE_SIZE;
 	int64		since = clerk_now_ms();
-	ClerkCall	call = {.settings = pager->settings, .endpoint = pager->endpoint, .id = pager->id};
+	ClerkCall	call = {.settings = pager->settings,.endpoint = pager->endpoint,.id = pager->id};
 
 	call.query = clerk_page_query(pager->query, pager->offset, limit);
 	clerk_dispatch_one(&call);

@@ -255,7 +255,7 @@ advance_seen(Mirror *mirror)
  * The order of two ids in C collation.
  */
 static int
-compare_ids(const text *seen, const char *id)
+compare_ids(const text * seen, const char *id)
 {
 	size_t		seen_len = VARSIZE_ANY_EXHDR(seen);
 	size_t		len = strlen(id);

@@ -89,7 +89,7 @@ compare_domains(const void *left, const void *right)
 	for (int i = 0; i < len; i++)
 	{
 		int			order = (int) pg_ascii_tolower((unsigned char) a->val.string.val[i]) -
-			(int) pg_ascii_tolower((unsigned char) b->val.string.val[i]);
+		(int) pg_ascii_tolower((unsigned char) b->val.string.val[i]);
 
 		if (order != 0)
 			return order;
@@ -151,7 +151,7 @@ clerk_same_connection(const JsonbValue *body, Jsonb *connection)
 	/* Most selective comparison first; a listing can be long. */
 	return same_string(body, &object, "name") &&
 		shared_domains(body, &object, &wanted, &found) == wanted && wanted == found &&
-		/* one that was not asked for is Clerk's to choose */
+	/* one that was not asked for is Clerk's to choose */
 		(!clerk_jsonb_get(body, "provider", &provider) || provider.type != jbvString ||
 		 same_string(body, &object, "provider")) &&
 		same_string(body, &object, "organization_id");
@@ -204,6 +204,14 @@ find_created(const Upsert *upsert, const ClerkBody *body, char **other)
  *-------------------------------------------------------------------------
  */
 
+Jsonb *
+clerk_params_without_nulls(Jsonb *params)
+{
+	if (params == NULL || !JB_ROOT_IS_OBJECT(params))
+		return params;
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_strip_nulls, JsonbPGetDatum(params)));
+}
+
 /*
  * PATCH a known connection with the parameters; NULL if it is gone.
  */
@@ -214,7 +222,10 @@ update_known(const Upsert *upsert, const char *id, const char *provider)
 	ClerkReport *report;
 	Jsonb	   *known;
 
-	/* If only the provider was named, there is nothing to change: just read it. */
+	/*
+	 * If only the provider was named, there is nothing to change: just read
+	 * it.
+	 */
 	known = clerk_call(upsert->settings, params->body ? CLERK_UPDATE : CLERK_GET, id,
 					   params->body, params->secrets, &report);
 	if (known != NULL)
@@ -272,7 +283,10 @@ adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *repo
 	clerk_free_key(server, upsert->key);
 	clerk_track(found, server, upsert->key);
 
-	/* The earlier call may have had other values of the parameters that were not compared. */
+	/*
+	 * The earlier call may have had other values of the parameters that were
+	 * not compared.
+	 */
 	updated = update_known(upsert, id, clerk_jsonb_string(found, "provider"));
 	if (updated == NULL)
 		(void) clerk_untrack(server, id);
@@ -297,11 +311,14 @@ add_anew(ClerkReport *report, const char *gone)
 static Jsonb *
 create_under_key(const Upsert *upsert, const char *gone)
 {
-	ClerkParams *params = clerk_read_params(upsert->settings, upsert->params, NULL,
-											CLERK_OPERATION_CREATE);
+	ClerkParams *params;
 	ClerkReport *report;
-	Jsonb	   *result = clerk_create(upsert->settings, params, upsert->key, &report);
+	Jsonb	   *result;
 
+	/* The nulls are not sent, but must be such that the next call can send them. */
+	(void) clerk_read_params(upsert->settings, upsert->params, NULL, CLERK_OPERATION_UPSERT);
+	params = clerk_read_params(upsert->settings, clerk_params_without_nulls(upsert->params), NULL, CLERK_OPERATION_CREATE);
+	result = clerk_create(upsert->settings, params, upsert->key, &report);
 	if (result == NULL && gone != NULL)
 		add_anew(report, gone);
 	if (result == NULL && clerk_is_duplicate(report) &&

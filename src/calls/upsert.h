@@ -23,4 +23,11 @@ extern bool clerk_is_duplicate_organization(const ClerkReport *report);
  */
 extern bool clerk_same_connection(const JsonbValue *body, Jsonb *connection);
 
+/*
+ * The parameters of an upsert that has to create: without its nulls, which take
+ * away what an existing connection has.  An object stays, as it says which
+ * provider is meant.
+ */
+extern Jsonb *clerk_params_without_nulls(Jsonb *params);
+
 #endif							/* CLERK_UPSERT_H */

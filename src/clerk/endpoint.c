@@ -22,10 +22,13 @@
 /* What must be in a successful answer for it to be Clerk's. */
 typedef enum AnswerShape
 {
-	SHAPE_CONNECTION,			/* what is sure of a connection; its id is that of the call */
-	SHAPE_CONNECTIONS,			/* an object with an array "data", of connections */
+	SHAPE_CONNECTION,			/* what is sure of a connection; its id is
+								 * that of the call */
+	SHAPE_CONNECTIONS,			/* an object with an array "data", of
+								 * connections */
 	SHAPE_PAGE,					/* the same, of whatever */
-	SHAPE_DELETED,				/* the object and the id of the call, and "deleted": true */
+	SHAPE_DELETED,				/* the object and the id of the call, and
+								 * "deleted": true */
 	SHAPE_URL					/* an object with a string "url" */
 } AnswerShape;
 

@@ -34,7 +34,8 @@ typedef enum ClerkEndpoint
 /* An argument that filters a listing: text, text[] (each element) or boolean. */
 typedef struct ClerkQueryArgument
 {
-	const char *name;			/* of the SQL function's argument and in the query */
+	const char *name;			/* of the SQL function's argument and in the
+								 * query */
 	Oid			type;
 } ClerkQueryArgument;
 
@@ -47,7 +48,8 @@ typedef struct ClerkListingInfo
 	const char *function;		/* NULL: the endpoint does not list */
 	const char *element;		/* what is listed: "enterprise connection" */
 	bool		takes_max_rows;
-	ClerkQueryArgument query[CLERK_MAX_QUERY_ARGUMENTS];	/* the first without a name ends them */
+	ClerkQueryArgument query[CLERK_MAX_QUERY_ARGUMENTS];	/* the first without a
+															 * name ends them */
 } ClerkListingInfo;
 
 /* An id is longer in no table of ours; Clerk's have some 35 bytes. */
@@ -64,10 +66,12 @@ typedef struct ClerkLeftOut
 /* What an endpoint that lists has answered. */
 typedef struct ClerkPage
 {
-	Jsonb	  **elements;		/* connections with an id; or test runs, usually objects */
+	Jsonb	  **elements;		/* connections with an id; or test runs,
+								 * usually objects */
 	int			count;
 	List	   *left_out;		/* ClerkLeftOut * */
-	int64		received;		/* elements and left_out together: the next page begins after them */
+	int64		received;		/* elements and left_out together: the next
+								 * page begins after them */
 	int64		total;			/* of all pages; -1: the answer does not say */
 } ClerkPage;
 
@@ -79,10 +83,12 @@ typedef struct ClerkCall
 {
 	const ClerkSettings *settings;	/* of the server that is called */
 	ClerkEndpoint endpoint;
-	const char *id;				/* server encoding; of the endpoints that have one */
+	const char *id;				/* server encoding; of the endpoints that have
+								 * one */
 	const char *query;			/* encoded, without the question mark, or NULL */
 	const ClerkBody *body;
-	List	   *secrets;		/* UTF-8 strings in the body that no message may show */
+	List	   *secrets;		/* UTF-8 strings in the body that no message
+								 * may show */
 	bool		retry;			/* an attempt before has come to nothing */
 	void	   *caller;			/* for the caller's use */
 

@@ -10,6 +10,7 @@
 #define CLERK_PARAMS_H
 
 #include "base/jsonb.h"
+#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
@@ -22,7 +23,8 @@
 typedef enum ClerkOperation
 {
 	CLERK_OPERATION_CREATE = 1,
-	CLERK_OPERATION_UPDATE = 2
+	CLERK_OPERATION_UPDATE = 2,
+	CLERK_OPERATION_UPSERT = 4	/* a create that may have the nulls of an update */
 } ClerkOperation;
 
 /* One thing that is wrong; hint may be NULL.  All palloc'd, server encoding. */
@@ -38,14 +40,17 @@ typedef struct ClerkBody
 {
 	char	   *text;			/* that is sent: UTF-8, NUL-terminated */
 	size_t		len;
-	JsonbValue	document;		/* the same; points into the params that were read */
+	JsonbValue	document;		/* the same; points into the params that were
+								 * read */
 } ClerkBody;
 
 typedef struct ClerkParams
 {
 	List	   *faults;			/* of ClerkFault *; NIL if all is right */
-	ClerkBody  *body;			/* NULL if there are faults, or nothing is left to be sent */
-	bool		inferred;		/* the body's provider was not given: it follows from the protocol */
+	ClerkBody  *body;			/* NULL if there are faults, or nothing is
+								 * left to be sent */
+	bool		inferred;		/* the body's provider was not given: it
+								 * follows from the protocol */
 
 	/*
 	 * Of a create: the parameters that Clerk takes only on an update, to be
@@ -114,7 +119,8 @@ extern const char *clerk_params_named(int n, ClerkParamType *type);
 typedef struct ClerkParamInfo
 {
 	char	   *path;			/* dotted, as on the wire */
-	bool		known;			/* false: extra_params has it, and it takes anything */
+	bool		known;			/* false: extra_params has it, and it takes
+								 * anything */
 	ClerkJsonType type;			/* of its value */
 	bool		of_strings;		/* if that is an array */
 	const char *wanted;			/* the type in words: "a string" */
@@ -134,5 +140,8 @@ extern ClerkParamInfo *clerk_params_find(const char *path, List *extra_params, C
  * about it ("It ..."), if a path is malformed.
  */
 extern bool clerk_params_parse_extra(const char *value, List **paths, const char **fault);
+
+/* The SQL function, for C callers too: stored parameters (jsonb) without what is secret in them. */
+extern Datum enterprise_connection_without_secrets(PG_FUNCTION_ARGS);
 
 #endif							/* CLERK_PARAMS_H */

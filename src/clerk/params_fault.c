@@ -21,6 +21,7 @@ static const struct
 	const char *name;
 	const char *meant;
 }			names_in_answers[] =
+
 {
 	{"saml_connection", "saml"},
 	{"oauth_config", "oidc"},
@@ -126,7 +127,7 @@ spelling_of_document(Jsonb *params)
 	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
 	{
 		Spelling	spelling = token == WJB_KEY ?
-			spelling_of_name(value.val.string.val, value.val.string.len) : SPELLING_EITHER;
+		spelling_of_name(value.val.string.val, value.val.string.len) : SPELLING_EITHER;
 
 		if (spelling != SPELLING_EITHER)
 			return spelling;

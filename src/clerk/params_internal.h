@@ -89,7 +89,8 @@ extern const char clerk_param_extra_path_fault[];
 typedef enum Spelling
 {
 	SPELLING_UNKNOWN,			/* not yet looked for */
-	SPELLING_EITHER,			/* single words, in which there is no difference */
+	SPELLING_EITHER,			/* single words, in which there is no
+								 * difference */
 	SPELLING_CAMEL,
 	SPELLING_SNAKE
 } Spelling;
@@ -100,18 +101,21 @@ typedef struct Reader
 	ClerkOperation operation;
 	List	   *extra_params;
 	Jsonb	   *params;			/* NULL: none */
+	bool		nulls_of_update;	/* also of a create, which is an upsert's */
 	bool		upserts;		/* an update that may name the provider ... */
 	const char *known_provider; /* ... which is this; NULL: not known */
 	Spelling	spelling;		/* of params */
 	ClerkParams *result;
-	bool		full;			/* there are as many faults as are listed: stop */
+	bool		full;			/* there are as many faults as are listed:
+								 * stop */
 } Reader;
 
 /* Where in the parameters we are: a member or an array element of parent. */
 typedef struct Path
 {
 	const struct Path *parent;
-	const char *name;			/* as it was spelled; NULL for an array element */
+	const char *name;			/* as it was spelled; NULL for an array
+								 * element */
 	size_t		len;
 	int			position;
 } Path;

@@ -42,7 +42,8 @@ typedef struct Members
 typedef struct Target
 {
 	JsonbValue *body;			/* what this operation takes */
-	JsonbValue *patch;			/* what a create must send by an update after it */
+	JsonbValue *patch;			/* what a create must send by an update after
+								 * it */
 } Target;
 
 static void read_object(Reader *reader, const ParamLevel *level, const Path *path,
@@ -256,7 +257,7 @@ read_value(Reader *reader, const ParamDef *param, const Path *path, const JsonbV
 
 	if (value->type == jbvNull)
 	{
-		if (param->nullable & operation)
+		if (param->nullable & (reader->nulls_of_update ? CLERK_OPERATION_UPDATE : operation))
 			clerk_jsonb_add(to, param->name, *value);
 		else
 			add_null_fault(reader, path);
@@ -457,7 +458,8 @@ ClerkParams *
 clerk_params_read(Jsonb *params, const JsonbValue *named, ClerkOperation operation, List *extra_params)
 {
 	Reader		reader = {
-		.operation = operation,
+		.operation = operation == CLERK_OPERATION_UPSERT ? CLERK_OPERATION_CREATE : operation,
+		.nulls_of_update = operation == CLERK_OPERATION_UPSERT,
 		.extra_params = extra_params,
 		.params = params,
 		.result = palloc0(sizeof(ClerkParams)),

@@ -129,6 +129,7 @@ static const struct
 	ClerkJsonType json;
 	const char *wanted;
 }			types[] =
+
 {
 	[PARAM_TEXT] = {CLERK_JSON_STRING, "a string"},
 	[PARAM_BOOLEAN] = {CLERK_JSON_BOOLEAN, "a boolean"},
@@ -306,8 +307,8 @@ clerk_param_extra_path(const char *path)
 }
 
 const char	clerk_param_extra_path_fault[] =
-	"It must list names of parameters, such as \"foo\" or \"saml.foo\"; "
-	"before the point stands custom_attributes, oidc, saml, saml.attribute_mapping or saml.login_hint.";
+"It must list names of parameters, such as \"foo\" or \"saml.foo\"; "
+"before the point stands custom_attributes, oidc, saml, saml.attribute_mapping or saml.login_hint.";
 
 bool
 clerk_params_parse_extra(const char *value, List **paths, const char **fault)

@@ -204,8 +204,8 @@ static char *
 hint_for_failure(const ClerkReportSubject *subject, const ClerkReport *report, bool of_clerk)
 {
 	const char *again = subject->reads ? "Try again" : subject->posts ?
-		"It may have been carried out. Try again" :
-		"It may have been carried out, and it does no harm to send it again";
+	"It may have been carried out. Try again" :
+	"It may have been carried out, and it does no harm to send it again";
 
 	if (!of_clerk)
 		return psprintf("%s; if it goes on, check the options api_url and proxy of server %s.", again,
@@ -436,7 +436,10 @@ report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 		report->hint = subject->reads ? "Try again." :
 			"The request had been sent, so it may have been carried out; it does no harm to send it again.";
 
-		/* A kept connection may be closed at any time: that is no sign of trouble. */
+		/*
+		 * A kept connection may be closed at any time: that is no sign of
+		 * trouble.
+		 */
 		report->retry = subject->reads || (request->kept_broke && !subject->posts) ?
 			CLERK_RETRY_AT_ONCE : CLERK_RETRY_LATER;
 	}

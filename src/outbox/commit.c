@@ -20,6 +20,7 @@
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "outbox/claims.h"
+#include "tables/activity.h"
 #include "tables/tracking.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -241,6 +242,13 @@ track(const Batch *batch)
 		clerk_untrack_all(batch->server->name, untracked, nuntracked);
 	if (nrows > 0)
 		clerk_track_all(batch->server->name, rows, nrows);
+	for (int i = 0; i < batch->count; i++)
+	{
+		const Delivery *delivery = batch->deliveries[i];
+
+		if (!delivery->lost && delivery->outcome.set_reactivate)
+			clerk_track_reactivate(batch->server->name, delivery->outcome.connection_id, delivery->outcome.reactivate);
+	}
 }
 
 static void

@@ -89,6 +89,27 @@ clerk_outbox_set(Delivery *delivery, ClerkState state, int64 delay)
 	delivery->state = DELIVERY_JUDGED;
 }
 
+/*
+ * There is no connection, so nothing to delete or to set: delivered, with a
+ * remark.
+ */
+void
+clerk_outbox_nothing_to_do(Delivery *delivery)
+{
+	const ClerkRequestRow *row = delivery->row;
+	ClerkReport remark = {
+		.sqlerrcode = ERRCODE_NO_DATA,
+		.message = row->connection_id ? psprintf("enterprise connection \"%s\" does not exist any more: there was nothing to do",
+												 clerk_report_id(row->connection_id)) :
+		row->key ? psprintf("no enterprise connection has the key \"%s\": there was nothing to do", row->key) :
+		"there is no such enterprise connection: there was nothing to do",
+		.retry_after = -1,
+	};
+
+	delivery->outcome.error = clerk_report_to_jsonb(&remark);
+	clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
+}
+
 static void
 set_with_error(Delivery *delivery, const ClerkReport *report, ClerkState state, int64 delay)
 {
@@ -288,11 +309,11 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 		try_again_uncounted(delivery, report, clerk_outbox_backoff(1));
 	else if (report->status == 401 && report->of_clerk)
 		pause_server(delivery, report);
-	else if (row->step == CLERK_STEP_DELETE && clerk_report_is_gone(report))
+	else if (!clerk_operations[row->operation].takes_params && clerk_report_is_gone(report))
 	{
 		delivery->outcome.http_status = report->status;
 		delivery->outcome.untrack = row->connection_id;
-		clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
+		clerk_outbox_nothing_to_do(delivery);
 	}
 	else if (row->operation == CLERK_REQUEST_UPSERT && row->step == CLERK_STEP_UPDATE && clerk_report_is_gone(report))
 		judge_gone(delivery, report);
@@ -305,6 +326,30 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 	else
 		try_again(delivery, report, clerk_outbox_backoff(row->attempts));
 	clerk_outbox_note_limit(delivery->settings, report);
+}
+
+/*
+ * A step of its own, committed before it is sent: the PATCH that follows.
+ */
+static void
+go_on_with(Delivery *delivery, const ClerkBody *body)
+{
+	delivery->next = body;
+	delivery->outcome.step = CLERK_STEP_COMPLETE;
+	clerk_outbox_set(delivery, CLERK_STATE_SENDING, delivery->settings->timeout);
+	clerk_outbox_prepare_next(delivery);
+}
+
+/*
+ * Is the connection active, by what Clerk has answered?
+ */
+static bool
+is_active(Jsonb *connection)
+{
+	JsonbValue	buf;
+	JsonbValue *value = getKeyJsonValueFromContainer(&connection->root, "active", 6, &buf);
+
+	return value != NULL && value->type == jbvBool && value->val.boolean;
 }
 
 static void
@@ -321,13 +366,15 @@ judge_success(Delivery *delivery)
 	}
 	delivery->outcome.track = delivery->call.result;
 	delivery->outcome.connection_id = clerk_jsonb_string(delivery->call.result, "id");
+	if (row->operation == CLERK_REQUEST_REACTIVATE)
+		delivery->outcome.set_reactivate = true;
 	if (row->step == CLERK_STEP_CREATE && delivery->params->patch != NULL)
+		go_on_with(delivery, delivery->params->patch);
+	else if (row->operation == CLERK_REQUEST_DEACTIVATE && row->step == CLERK_STEP_UPDATE && is_active(delivery->call.result))
 	{
-		/* A step of its own: committed before it is sent. */
-		delivery->next = delivery->params->patch;
-		delivery->outcome.step = CLERK_STEP_COMPLETE;
-		clerk_outbox_set(delivery, CLERK_STATE_SENDING, delivery->settings->timeout);
-		clerk_outbox_prepare_next(delivery);
+		/* It was a GET. */
+		delivery->outcome.set_reactivate = delivery->outcome.reactivate = true;
+		go_on_with(delivery, &clerk_body_inactive);
 	}
 	else
 		clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);

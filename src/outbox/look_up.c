@@ -71,12 +71,6 @@ still_in_doubt(Delivery *delivery, Jsonb *error, bool counted, int64 retry_after
  *-------------------------------------------------------------------------
  */
 
-static void
-prepare_doubt(Loop *loop, void *arg)
-{
-	clerk_outbox_prepare(loop, arg);
-}
-
 /*
  * Whatever is wrong here, what was in doubt still is: a retry looks it up, too.
  */
@@ -111,7 +105,7 @@ clerk_outbox_take_doubts(Loop *loop, Server *server, List *deliveries)
 		delivery->row->connection_id = NULL;
 		look_up->oldest = Min(look_up->oldest, delivery->row->doubt_since - CLERK_CLOCK_SKEW);
 		MemoryContextSwitchTo(delivery->context);
-		error = clerk_outbox_try(loop, prepare_doubt, delivery);
+		error = clerk_outbox_try(loop, clerk_outbox_prepare, delivery);
 		if (error != NULL)
 			judge_doubt_error(delivery, error);
 		else if (look_up->settings == NULL)
@@ -282,7 +276,7 @@ search_page(Loop *loop, LookUp *look_up, const ClerkPage *page)
 			continue;
 		foreach(lc, look_up->deliveries)
 			if (made_by(loop, look_up, lfirst(lc), &candidate))
-				adopt(lfirst(lc), candidate.connection);
+			adopt(lfirst(lc), candidate.connection);
 	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);

@@ -87,6 +87,8 @@ typedef struct ClerkOutcome
 	TimestampTz doubt_since;	/* 0: none */
 	Jsonb	   *track;			/* connection to be tracked */
 	const char *untrack;		/* id of a tracking row to be deleted */
+	bool		set_reactivate; /* in the tracking row ... */
+	bool		reactivate;		/* ... whether it is to be active again with its row */
 } ClerkOutcome;
 
 typedef enum DeliveryState
@@ -219,11 +221,14 @@ extern List *clerk_outbox_server_names(void);
 /* prepare.c: make the request.  Everything that is wrong with the row is an error. */
 extern void clerk_outbox_prepare(Loop *loop, void *delivery);
 
+extern const ClerkBody clerk_body_inactive;
+
 /* The PATCH that follows, built where an error becomes the outcome. */
 extern void clerk_outbox_prepare_next(Delivery *delivery);
 
 /* judge.c: from what has happened to delivery->outcome; in the delivery's context. */
 extern void clerk_outbox_judge_all(Loop *loop);
+extern void clerk_outbox_nothing_to_do(Delivery *delivery);
 extern void clerk_outbox_judge_error(Delivery *delivery, const ErrorData *error);
 extern void clerk_outbox_fail(Delivery *delivery, const ErrorData *error);
 extern ClerkReport clerk_outbox_report(const ErrorData *error);

@@ -9,8 +9,10 @@
 
 #include "base/jsonb.h"
 #include "calls/connection.h"
+#include "calls/upsert.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
+#include "tables/activity.h"
 #include "tables/tracking.h"
 
 /*
@@ -36,60 +38,17 @@ settings_of(const Delivery *delivery)
 	return settings;
 }
 
-static bool
-has_null(Jsonb *params)
-{
-	JsonbIterator *it = JsonbIteratorInit(&params->root);
-	JsonbValue	value;
-	JsonbIteratorToken token;
-
-	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
-		if (token == WJB_VALUE && value.type == jbvNull)
-			return true;
-	return false;
-}
+const ClerkBody clerk_body_inactive = {.text = "{\"active\":false}",.len = 16};
+static const ClerkBody body_active = {.text = "{\"active\":true}",.len = 15};
 
 /*
- * An object that has nothing but nulls goes with them.
- */
-static JsonbValue
-without_nulls(const JsonbValue *value)
-{
-	JsonbValue	rest = clerk_jsonb_new_object();
-	int			count;
-	const JsonbPair *pairs = clerk_jsonb_members(value, &count);
-
-	if (clerk_jsonb_type(value) != CLERK_JSON_OBJECT)
-		return *value;
-	for (int i = 0; i < count; i++)
-	{
-		JsonbValue	member = without_nulls(&pairs[i].value);
-		int			left;
-
-		(void) clerk_jsonb_members(&pairs[i].value, &left);
-		if (member.type == jbvNull || (left > 0 && member.val.object.nPairs == 0))
-			continue;
-		clerk_jsonb_add(&rest, pnstrdup(pairs[i].key.val.string.val, pairs[i].key.val.string.len), member);
-	}
-	return rest;
-}
-
-/*
- * The null of an upsert takes something away from a connection that exists;
- * for one that does not, there is nothing to take away.
+ * What an upsert's null takes away is not there yet.
  */
 static ClerkParams *
 params_for_create(const ClerkSettings *settings, const ClerkRequestRow *row)
 {
-	Jsonb	   *params = row->params;
+	Jsonb	   *params = row->operation == CLERK_REQUEST_UPSERT ? clerk_params_without_nulls(row->params) : row->params;
 
-	if (row->operation == CLERK_REQUEST_UPSERT && has_null(params))
-	{
-		JsonbValue	value = clerk_jsonb_value(params);
-
-		value = without_nulls(&value);
-		params = clerk_jsonb_pack(&value);
-	}
 	return clerk_read_params(settings, params, NULL, CLERK_OPERATION_CREATE);
 }
 
@@ -133,9 +92,34 @@ prepare_update(Delivery *delivery)
 	delivery->params = clerk_read_upsert_params(delivery->settings, row->params,
 												clerk_tracked_provider(delivery->server->name, row->connection_id));
 
-	/* If only the provider was named, there is nothing to change: just read it. */
+	/*
+	 * If only the provider was named, there is nothing to change: just read
+	 * it.
+	 */
 	delivery->call.endpoint = delivery->params->body ? CLERK_UPDATE : CLERK_GET;
 	delivery->call.body = delivery->params->body;
+}
+
+/*
+ * A connection is set inactive only if it is active, which is asked first, and
+ * active only if it was set inactive so.
+ */
+static void
+prepare_activity(Delivery *delivery)
+{
+	const ClerkRequestRow *row = delivery->row;
+
+	if (row->connection_id == NULL)
+		clerk_outbox_nothing_to_do(delivery);
+	else if (row->operation == CLERK_REQUEST_REACTIVATE && !clerk_tracked_reactivate(delivery->server->name, row->connection_id))
+		clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
+	else if (row->operation == CLERK_REQUEST_DEACTIVATE && row->step == CLERK_STEP_UPDATE)
+		delivery->call.endpoint = CLERK_GET;
+	else
+	{
+		delivery->call.endpoint = CLERK_UPDATE;
+		delivery->call.body = row->operation == CLERK_REQUEST_REACTIVATE ? &body_active : &clerk_body_inactive;
+	}
 }
 
 static void
@@ -181,24 +165,24 @@ clerk_outbox_prepare(Loop *loop, void *arg)
 			prepare_create(delivery);
 			break;
 		case CLERK_STEP_UPDATE:
-			prepare_update(delivery);
-			break;
 		case CLERK_STEP_COMPLETE:
-			prepare_complete(delivery);
+			if (clerk_operations[row->operation].of_trigger)
+				prepare_activity(delivery);
+			else if (row->step == CLERK_STEP_UPDATE)
+				prepare_update(delivery);
+			else
+				prepare_complete(delivery);
 			break;
 		case CLERK_STEP_DELETE:
-			if (row->connection_id == NULL)
-			{
-				/* There is nothing to delete. */
-				clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
-				return;
-			}
 			delivery->call.endpoint = CLERK_DELETE;
+			if (row->connection_id == NULL)
+				clerk_outbox_nothing_to_do(delivery);
 			break;
 		case CLERK_STEP_NONE:
 			elog(ERROR, "request " INT64_FORMAT " has no step", row->id);
 	}
-	build(delivery, &delivery->call);
+	if (delivery->state == DELIVERY_READY)
+		build(delivery, &delivery->call);
 }
 
 /*

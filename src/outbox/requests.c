@@ -144,8 +144,8 @@ static ClerkStatement mend_sequence_statement = {
 Jsonb *
 clerk_check_request_params(const ClerkSettings *settings, const char *operation, Jsonb *params)
 {
-	ClerkOperation how = strcmp(operation, "update") == 0 ?
-		CLERK_OPERATION_UPDATE : CLERK_OPERATION_CREATE;
+	ClerkOperation how = strcmp(operation, "update") == 0 ? CLERK_OPERATION_UPDATE :
+		strcmp(operation, "upsert") == 0 ? CLERK_OPERATION_UPSERT : CLERK_OPERATION_CREATE;
 
 	return clerk_params_given(clerk_read_params(settings, params, NULL, how));
 }
@@ -348,7 +348,7 @@ check_operation(const char *operation, Jsonb *params, const char *key, const cha
 	ClerkOutboxOperation found;
 	const ClerkOperationInfo *info;
 
-	if (!clerk_find_operation(operation, &found))
+	if (!clerk_find_operation(operation, &found) || clerk_operations[found].of_trigger)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown operation \"%s\"", operation),
@@ -412,7 +412,8 @@ typedef struct Look
 	char	   *param_name;
 	int64		superseded_by;	/* 0: by none */
 	bool		mine;			/* of this transaction */
-	Jsonb	   *connection;		/* of one that is delivered; what a deletion answers if it is gone */
+	Jsonb	   *connection;		/* of one that is delivered; what a deletion
+								 * answers if it is gone */
 	char	   *server;
 	char	   *key;
 } Look;
@@ -545,7 +546,11 @@ is_delivered(const Look *look, int64 id, int64 superseded)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot await a request of this transaction"),
 				 errdetail("It is delivered after the transaction commits.")));
-	/* What has failed has done so for good, even if a later one was sent since. */
+
+	/*
+	 * What has failed has done so for good, even if a later one was sent
+	 * since.
+	 */
 	if (strcmp(look->state, "failed") == 0 || (strcmp(look->state, "superseded") == 0 && look->error != NULL))
 		raise_stored_error(look);
 	if (strcmp(look->state, "cancelled") == 0)

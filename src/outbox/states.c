@@ -31,10 +31,12 @@
 #include "outbox/states.h"
 
 const ClerkOperationInfo clerk_operations[] = {
-	[CLERK_REQUEST_CREATE] = {"create", false, false, true, CLERK_STEP_CREATE, CLERK_STEP_CREATE},
-	[CLERK_REQUEST_UPDATE] = {"update", true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
-	[CLERK_REQUEST_UPSERT] = {"upsert", false, true, true, CLERK_STEP_UPDATE, CLERK_STEP_CREATE},
-	[CLERK_REQUEST_DELETE] = {"delete", true, false, false, CLERK_STEP_DELETE, CLERK_STEP_DELETE},
+	[CLERK_REQUEST_CREATE] = {"create", false, false, true, false, CLERK_STEP_CREATE, CLERK_STEP_CREATE},
+	[CLERK_REQUEST_UPDATE] = {"update", true, false, true, false, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
+	[CLERK_REQUEST_UPSERT] = {"upsert", false, true, true, false, CLERK_STEP_UPDATE, CLERK_STEP_CREATE},
+	[CLERK_REQUEST_DELETE] = {"delete", true, false, false, false, CLERK_STEP_DELETE, CLERK_STEP_DELETE},
+	[CLERK_REQUEST_DEACTIVATE] = {"deactivate", false, true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
+	[CLERK_REQUEST_REACTIVATE] = {"reactivate", false, true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
 };
 
 static const char *const steps[] = {

@@ -14,7 +14,9 @@ typedef enum ClerkOutboxOperation
 	CLERK_REQUEST_CREATE,
 	CLERK_REQUEST_UPDATE,
 	CLERK_REQUEST_UPSERT,
-	CLERK_REQUEST_DELETE
+	CLERK_REQUEST_DELETE,
+	CLERK_REQUEST_DEACTIVATE,	/* and remember whether it was active */
+	CLERK_REQUEST_REACTIVATE	/* if it was active before */
 } ClerkOutboxOperation;
 
 typedef enum ClerkStep
@@ -45,6 +47,7 @@ typedef struct ClerkOperationInfo
 	bool		takes_id;		/* an id in place of a key */
 	bool		needs_key;
 	bool		takes_params;
+	bool		of_trigger;		/* not to be enqueued by a user */
 	ClerkStep	known;			/* what to do if the connection is known ... */
 	ClerkStep	unknown;		/* ... and if it is not */
 } ClerkOperationInfo;

@@ -4,8 +4,9 @@
  * sorts first, so that the first unfinished row of a lane tells whether the lane
  * is busy, and if it is not, which request is next.
  */
-CREATE TYPE @extschema@.enterprise_connection_operation AS ENUM ('create', 'update', 'upsert', 'delete');
-COMMENT ON TYPE @extschema@.enterprise_connection_operation IS 'what a request of the outbox does';
+CREATE TYPE @extschema@.enterprise_connection_operation AS ENUM (
+	'create', 'update', 'upsert', 'delete', 'deactivate', 'reactivate');
+COMMENT ON TYPE @extschema@.enterprise_connection_operation IS 'what a request of the outbox does; deactivate and reactivate: of a trigger whose row stops being ready, or is ready again';
 
 CREATE TYPE @extschema@.enterprise_connection_step AS ENUM ('create', 'complete', 'update', 'delete');
 COMMENT ON TYPE @extschema@.enterprise_connection_step IS 'what one attempt of a request does; complete is the PATCH that follows a create';

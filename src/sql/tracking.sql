@@ -15,6 +15,7 @@ CREATE TABLE @extschema@.enterprise_connections (
 	created_at           timestamptz,
 	updated_at           timestamptz,
 	synced_at            timestamptz NOT NULL,
+	reactivate           boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (server, id)
 );
 COMMENT ON TABLE @extschema@.enterprise_connections
@@ -31,6 +32,7 @@ COMMENT ON COLUMN @extschema@.enterprise_connections.sync_user_attributes IS 'wh
 COMMENT ON COLUMN @extschema@.enterprise_connections.connection IS 'the whole object, as Clerk''s API answered it';
 COMMENT ON COLUMN @extschema@.enterprise_connections.created_at IS 'when it was created at Clerk';
 COMMENT ON COLUMN @extschema@.enterprise_connections.updated_at IS 'when it was last changed at Clerk';
+COMMENT ON COLUMN @extschema@.enterprise_connections.reactivate IS 'it was active when its row stopped being ready, and is to be active again with the row';
 COMMENT ON COLUMN @extschema@.enterprise_connections.synced_at IS 'when an answer of Clerk was last written to this row';
 
 -- Key first, so that no plan takes it for the primary key.  A row without a key,
