@@ -304,6 +304,18 @@ clerk_database_ownercheck(Oid database, Oid role)
 #endif
 }
 
+#include "catalog/pg_extension.h"
+
+static inline bool
+clerk_extension_ownercheck(Oid extension, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ExtensionRelationId, extension, role);
+#else
+	return pg_extension_ownercheck(extension, role);
+#endif
+}
+
 /* The timeline that this server writes; not in recovery. */
 #include "access/xlog.h"
 

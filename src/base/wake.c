@@ -18,12 +18,11 @@
 #include "access/xlog.h"
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/shared.h"
 #include "base/wake.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/procarray.h"
-#include "storage/shmem.h"
 
 /*
  * A worker that is sent away has this time (ms) to end its transaction; then it is
@@ -59,11 +58,6 @@ bool		clerk_worker_enabled = true;
 
 static ClerkWake *shared = NULL;
 
-static shmem_startup_hook_type previous_startup_hook = NULL;
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-static shmem_request_hook_type previous_request_hook = NULL;
-#endif
-
 /* To do at the end of this transaction. */
 static bool wake_at_commit = false;
 static bool any_finished = false;
@@ -80,46 +74,22 @@ static ClerkDatabase *own_entry = NULL;
  */
 
 static void
-request_memory(void)
+attach_memory(void *memory, LWLock *lock, bool is_new)
 {
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-	if (previous_request_hook)
-		previous_request_hook();
-#endif
-	RequestAddinShmemSpace(MAXALIGN(sizeof(ClerkWake)));
-	RequestNamedLWLockTranche("pg_clerk", 1);
-}
-
-static void
-attach_memory(void)
-{
-	bool		found;
-
-	if (previous_startup_hook)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("pg_clerk", sizeof(ClerkWake), &found);
-	if (!found)
-	{
-		memset(shared, 0, sizeof(*shared));
-		shared->lock = &(GetNamedLWLockTranche("pg_clerk"))->lock;
-		for (int i = 0; i < CLERK_VARIABLES; i++)
-			ConditionVariableInit(&shared->finished[i]);
-	}
-	LWLockRelease(AddinShmemInitLock);
+	shared = memory;
+	if (!is_new)
+		return;
+	shared->lock = lock;
+	for (int i = 0; i < CLERK_VARIABLES; i++)
+		ConditionVariableInit(&shared->finished[i]);
 }
 
 void
 clerk_wake_init(void)
 {
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-#else
-	request_memory();
-#endif
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = attach_memory;
+	static ClerkSharedArea area = {.name = "pg_clerk",.size = sizeof(ClerkWake),.attach = attach_memory};
+
+	clerk_shared_reserve(&area);
 }
 
 ClerkWake *
@@ -288,6 +258,8 @@ begin_away(Oid database)
 		each->leave = true;
 		if (each->pid != 0)
 			SetLatch(each->latch);
+		if (each->mirror_pid != 0)
+			kill(each->mirror_pid, SIGINT);
 		sent_away = database;
 		sent_away_until = each->not_before;
 	}
@@ -295,21 +267,41 @@ begin_away(Oid database)
 }
 
 /*
- * The pid of the database's worker, or 0.  Terminates it if the caller wants.
+ * Has the database's worker, or its mirror, ended?  If not, terminates it if the
+ * caller wants.  last: its pid, once it was seen.
  */
-static int
-worker_of(Oid database, bool terminate)
+static bool
+has_left(Oid database, bool mirror, bool terminate, int *last)
 {
 	ClerkDatabase *each;
-	int			pid;
+	int			pid = 0;
 
 	clerk_wake_lock();
 	each = clerk_wake_find(database, false);
-	pid = each != NULL ? each->pid : 0;
+	if (each != NULL)
+		pid = mirror ? each->mirror_pid : each->pid;
 	if (pid != 0 && terminate)
 		kill(pid, SIGTERM);
 	clerk_wake_unlock();
-	return pid;
+	if (pid != 0)
+		*last = pid;
+
+	/* It removes its entry before it has disconnected from the database. */
+	return pid == 0 && (*last == 0 || BackendPidGetProc(*last) == NULL);
+}
+
+void
+clerk_wake_cancel_mirror(Oid database)
+{
+	ClerkDatabase *each;
+
+	if (shared == NULL)
+		return;
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	if (each != NULL && each->mirror_pid != 0)
+		kill(each->mirror_pid, SIGINT);
+	clerk_wake_unlock();
 }
 
 void
@@ -331,20 +323,19 @@ clerk_wake_send_away(Oid database)
 {
 	int64		start = clerk_now_ms();
 	int64		now;
-	int			pid;
-	int			last = 0;
+	int			worker = 0;
+	int			mirror = 0;
 
 	if (shared == NULL)
 		return;
 	begin_away(database);
 	while ((now = clerk_now_ms()) < start + GONE_MS)
 	{
-		pid = worker_of(database, now >= start + GRACE_MS);
-		/* It removes its entry before it has disconnected from the database. */
-		if (pid == 0 && (last == 0 || BackendPidGetProc(last) == NULL))
+		bool		terminate = now >= start + GRACE_MS;
+		bool		worker_left = has_left(database, false, terminate, &worker);
+
+		if (has_left(database, true, terminate, &mirror) && worker_left)
 			break;
-		if (pid != 0)
-			last = pid;
 		clerk_wake_pause(now + 5);
 	}
 }
@@ -473,6 +464,45 @@ clerk_wake_part(int64 wanted, int64 not_before)
 	own_entry->woken = false;
 	own_entry->not_before = Max(own_entry->not_before, not_before);
 	own_entry = NULL;
+	wake_launcher();
+	clerk_wake_unlock();
+}
+
+bool
+clerk_wake_is_mirroring(void)
+{
+	/* The worker's latch is set when that changes. */
+	return own_entry->mirror_pid != 0;
+}
+
+bool
+clerk_wake_enter_mirror(Oid database)
+{
+	ClerkDatabase *each;
+	bool		enter;
+
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	enter = each != NULL && each->mirror_pid == 0 && clerk_worker_enabled && each->not_before <= clerk_now_ms();
+	if (enter)
+		each->mirror_pid = MyProcPid;
+	clerk_wake_unlock();
+	return enter;
+}
+
+void
+clerk_wake_part_mirror(Oid database)
+{
+	ClerkDatabase *each;
+
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	if (each != NULL && each->mirror_pid == MyProcPid)
+	{
+		each->mirror_pid = 0;
+		if (each->pid != 0)
+			SetLatch(each->latch);
+	}
 	wake_launcher();
 	clerk_wake_unlock();
 }

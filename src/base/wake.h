@@ -54,6 +54,8 @@ typedef struct ClerkDatabase
 	int64		since;			/* when it started */
 	bool		idle;			/* it has nothing to do */
 	bool		leave;			/* it must make room */
+
+	int			mirror_pid;		/* mirrors one of its servers; 0: none does */
 } ClerkDatabase;
 
 typedef struct ClerkWake
@@ -111,10 +113,13 @@ extern void clerk_wake_finished(int64 request, const char *key);
 extern void clerk_wake_wait(int64 request, const char *key, int64 until);
 extern void clerk_wake_end_wait(void);
 
+/* Cancel the mirror of the database that runs by itself, if there is one. */
+extern void clerk_wake_cancel_mirror(Oid database);
+
 /*
- * Make a database's worker leave, and start none until this transaction ends, so
- * that DROP DATABASE and the like are not held up.  Returns when it is gone, or
- * after some seconds if it is not.
+ * Make a database's worker leave, and its mirror, and start none until this
+ * transaction ends, so that DROP DATABASE and the like are not held up.  Returns
+ * when they are gone, or after some seconds if they are not.
  */
 extern void clerk_wake_send_away(Oid database);
 
@@ -140,6 +145,16 @@ extern bool clerk_wake_must_leave(void);
 
 /* The worker ends.  When is the next one wanted, and when may it start at the earliest? */
 extern void clerk_wake_part(int64 wanted, int64 not_before);
+
+/* Does a process mirror a server of its database? */
+extern bool clerk_wake_is_mirroring(void);
+
+/*
+ * Be the process that mirrors a server of this database.  False if there is one,
+ * or must not be one now.  When it goes, the worker is told.
+ */
+extern bool clerk_wake_enter_mirror(Oid database);
+extern void clerk_wake_part_mirror(Oid database);
 
 /*-------------------------------------------------------------------------
  * For the launcher, which goes through all databases

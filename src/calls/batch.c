@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "base/compat.h"
+#include "base/progress.h"
 #include "calls/connection.h"
 #include "calls/rollback.h"
 #include "catalog/pg_type.h"
@@ -42,6 +43,7 @@ typedef struct Batch
 	int			count;
 	int			next;			/* the first that was not yet looked at */
 	List	   *uncompleted;	/* items whose PATCH is yet to be sent */
+	ClerkProgress progress;
 } Batch;
 
 static Jsonb *
@@ -102,6 +104,14 @@ creating_call(Batch *batch, int n)
 	return &item->call;
 }
 
+static void
+note_done(Batch *batch, bool failed)
+{
+	batch->progress.done++;
+	batch->progress.failed += failed;
+	clerk_progress_show(&batch->progress);
+}
+
 static ClerkCall *
 batch_next(void *arg)
 {
@@ -120,6 +130,7 @@ batch_next(void *arg)
 
 		if (call != NULL)
 			return call;
+		note_done(batch, true);
 	}
 	return NULL;
 }
@@ -136,6 +147,7 @@ batch_done(ClerkCall *call, void *arg)
 			call->report->message = psprintf("the enterprise connection \"%s\" was created, but not completed: %s",
 											 clerk_report_id(item->id), call->report->message);
 		item->error = clerk_report_to_jsonb(call->report);
+		note_done(batch, true);
 		if (call->report->connection_id != NULL)
 			clerk_rollback_note_failed(batch->settings, call->report->connection_id);
 		return;
@@ -148,8 +160,12 @@ batch_done(ClerkCall *call, void *arg)
 	{
 		clerk_note_creation(batch->settings, item->connection, NULL);
 		if (item->params->patch != NULL)
+		{
 			batch->uncompleted = lappend(batch->uncompleted, item);
+			return;
+		}
 	}
+	note_done(batch, false);
 }
 
 /*
@@ -186,9 +202,13 @@ run_batch(Batch *batch)
 		.arg = batch,
 	};
 
+	batch->progress.command = "create_enterprise_connections";
+	batch->progress.server = batch->settings->server_name;
+	clerk_progress_begin(&batch->progress, "connections", 0, batch->count);
 	error_context_stack = &callback;
 	clerk_dispatch(&dispatch);
 	error_context_stack = callback.previous;
+	clerk_progress_end();
 }
 
 /*

@@ -16,17 +16,17 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/jsonb.h"
+#include "base/progress.h"
 #include "calls/connection.h"
 #include "calls/list.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "clerk/dispatch.h"
+#include "clerk/log.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "tables/tracking.h"
-#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -58,7 +58,7 @@ typedef struct Mirror
 	int64		next_offset;
 	int64		end;			/* where the listing ends, as far as known */
 	int64		page_size;
-	int64		read;			/* connections so far */
+	ClerkProgress progress;
 	ClerkListing listing;
 
 	/* sorted ids: those on the pages, and rows that are on none; may spill */
@@ -66,8 +66,13 @@ typedef struct Mirror
 	Tuplesortstate *unseen;
 	text	   *next_seen;		/* NULL at the end */
 	int64		rows;			/* in the table, by now */
-	int64		inserted;		/* of them, by this mirror */
 	int64		unseen_rows;
+
+	/* what has changed */
+	int64		inserted;
+	int64		updated;
+	int64		deleted;
+	int64		gone;
 } Mirror;
 
 /* A call and where it is in the listing. */
@@ -77,16 +82,6 @@ typedef struct PageCall
 	int64		offset;
 	int64		limit;
 } PageCall;
-
-static void
-report_progress(const Mirror *mirror, const char *what, int64 done, int64 all)
-{
-	char		activity[256];
-
-	snprintf(activity, sizeof(activity), "mirror_enterprise_connections, server %s: " INT64_FORMAT " of " INT64_FORMAT " %s",
-			 mirror->settings->server_name, done, all, what);
-	pgstat_report_activity(STATE_RUNNING, activity);
-}
 
 static Tuplesortstate *
 begin_sort(void)
@@ -164,7 +159,8 @@ note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
 	mirror->end = Max(mirror->end, total);
 	if (count >= page->limit)
 		mirror->end = Max(mirror->end, page->offset + count + 1);
-	mirror->read += count;
+	mirror->progress.done += count;
+	mirror->progress.total = mirror->end;
 }
 
 static void
@@ -183,6 +179,8 @@ note_change(Datum id, Datum key, ClerkChange change, void *arg)
 
 	if (change == CLERK_CHANGE_INSERTED)
 		mirror->inserted++;
+	else
+		mirror->updated++;
 	add_change(mirror, id, key, change == CLERK_CHANGE_INSERTED ? "inserted" : "updated");
 }
 
@@ -227,6 +225,7 @@ page_done(ClerkCall *call, void *arg)
 	if (endless != NULL)
 		clerk_report_raise(ERROR, endless);
 	clerk_warn_left_out(call->page, "enterprise connection", page->offset);
+	mirror->progress.failed += list_length(call->page->left_out);
 	old = MemoryContextSwitchTo(mirror->scratch);
 	note_extent(mirror, page, call->page->received, call->page->total);
 	take_page(mirror, call->page);
@@ -234,7 +233,7 @@ page_done(ClerkCall *call, void *arg)
 	MemoryContextReset(mirror->scratch);
 	pfree((void *) call->query);
 	pfree(page);
-	report_progress(mirror, "connections read", mirror->read, mirror->end);
+	clerk_progress_show(&mirror->progress);
 }
 
 /*-------------------------------------------------------------------------
@@ -309,9 +308,14 @@ remove_row(Mirror *mirror, const char *id)
 	char	   *key = clerk_tracked_key(server, id);
 	bool		held;
 
-	if (clerk_mirror_remove(server, id, mirror->since, &held))
-		add_change(mirror, CStringGetTextDatum(id), key ? CStringGetTextDatum(key) : (Datum) 0,
-				   held ? "gone" : "deleted");
+	if (!clerk_mirror_remove(server, id, mirror->since, &held))
+		return;
+	if (held)
+		mirror->gone++;
+	else
+		mirror->deleted++;
+	add_change(mirror, CStringGetTextDatum(id), key ? CStringGetTextDatum(key) : (Datum) 0,
+			   held ? "gone" : "deleted");
 }
 
 static void
@@ -327,11 +331,14 @@ unseen_done(ClerkCall *call, void *arg)
 	else
 	{
 		/* What cannot be stored keeps the row that it has. */
+		mirror->progress.failed++;
 		call->report->message = psprintf("%s (of connection \"%s\")", call->report->message, call->id);
 		clerk_report_raise(call->report->unstorable ? WARNING : ERROR, call->report);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(mirror->scratch);
+	mirror->progress.done++;
+	clerk_progress_show(&mirror->progress);
 	pfree((void *) call->id);
 	pfree(call);
 }
@@ -386,9 +393,22 @@ run_mirror(Mirror *mirror, bool force)
 	tuplesort_performsort(mirror->unseen);
 	if (mirror->unseen_rows > 0)
 	{
-		report_progress(mirror, "rows to be checked one by one", mirror->unseen_rows, mirror->rows);
+		clerk_progress_begin(&mirror->progress, "rows that are not listed any more", 0, mirror->unseen_rows);
 		clerk_dispatch(&rows);
 	}
+}
+
+static void
+note_end(const Mirror *mirror)
+{
+	ClerkStatistics *statistics = mirror->settings->statistics;
+
+	pg_atomic_write_u64(&statistics->mirrored_at, (uint64) GetCurrentTimestamp());
+	pg_atomic_write_u64(&statistics->mirror_began, (uint64) clerk_now_ms());
+	if (mirror->inserted + mirror->updated + mirror->deleted + mirror->gone > 0)
+		clerk_log("mirror of server \"%s\": " INT64_FORMAT " inserted, " INT64_FORMAT " updated, "
+				  INT64_FORMAT " deleted, " INT64_FORMAT " gone",
+				  mirror->settings->server_name, mirror->inserted, mirror->updated, mirror->deleted, mirror->gone);
 }
 
 /*
@@ -411,10 +431,14 @@ mirror_enterprise_connections(PG_FUNCTION_ARGS)
 	mirror->before = clerk_mirror_begin(mirror->settings->server_name,
 										mirror->settings->max_concurrency * page_step(mirror), &mirror->end);
 	mirror->since = GetCurrentTimestamp();
+	mirror->progress.command = "mirror_enterprise_connections";
+	mirror->progress.server = mirror->settings->server_name;
+	clerk_progress_begin(&mirror->progress, "connections", 0, mirror->end);
 	run_mirror(mirror, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
 	tuplesort_end(mirror->seen);
 	tuplesort_end(mirror->unseen);
 	UnregisterSnapshot(mirror->before);
-	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	clerk_progress_end();
+	note_end(mirror);
 	return (Datum) 0;
 }

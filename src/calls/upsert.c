@@ -276,6 +276,7 @@ adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *repo
 	 * about to give it another key: so that is looked at afterwards.
 	 */
 	id = clerk_jsonb_string(found, "id");
+	clerk_count(upsert->settings->statistics, CLERK_COUNT_ADOPTED, 1);
 	clerk_track(found, server, NULL);
 	if (clerk_tracked_key(server, id) != NULL)
 		refuse_duplicate(upsert, report, id);

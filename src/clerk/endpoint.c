@@ -38,21 +38,22 @@ typedef struct Endpoint
 	bool		has_id;
 	const char *suffix;			/* of the path */
 	AnswerShape shape;
+	ClerkCounter counter;
 	const char *what;			/* "could not ..." */
 	ClerkListingInfo listing;
 } Endpoint;
 
 static const Endpoint endpoints[] = {
-	[CLERK_CREATE] = {"POST", false, "", SHAPE_CONNECTION, "create the enterprise connection", {0}},
-	[CLERK_LIST] = {"GET", false, "", SHAPE_CONNECTIONS, "list the enterprise connections",
+	[CLERK_CREATE] = {"POST", false, "", SHAPE_CONNECTION, CLERK_COUNT_CREATES, "create the enterprise connection", {0}},
+	[CLERK_LIST] = {"GET", false, "", SHAPE_CONNECTIONS, CLERK_COUNT_LISTS, "list the enterprise connections",
 	{"list_enterprise_connections", "enterprise connection", true, {{"organization_id", TEXTOID}, {"active", BOOLOID}}}},
-	[CLERK_GET] = {"GET", true, "", SHAPE_CONNECTION, "get the enterprise connection", {0}},
-	[CLERK_UPDATE] = {"PATCH", true, "", SHAPE_CONNECTION, "update the enterprise connection", {0}},
-	[CLERK_DELETE] = {"DELETE", true, "", SHAPE_DELETED, "delete the enterprise connection", {0}},
-	[CLERK_CREATE_TEST_RUN] = {"POST", true, "/test_runs", SHAPE_URL, "create a test run of the enterprise connection", {0}},
+	[CLERK_GET] = {"GET", true, "", SHAPE_CONNECTION, CLERK_COUNT_GETS, "get the enterprise connection", {0}},
+	[CLERK_UPDATE] = {"PATCH", true, "", SHAPE_CONNECTION, CLERK_COUNT_UPDATES, "update the enterprise connection", {0}},
+	[CLERK_DELETE] = {"DELETE", true, "", SHAPE_DELETED, CLERK_COUNT_DELETES, "delete the enterprise connection", {0}},
+	[CLERK_CREATE_TEST_RUN] = {"POST", true, "/test_runs", SHAPE_URL, CLERK_COUNT_TEST_RUNS, "create a test run of the enterprise connection", {0}},
 
 	/* What a connection has many of: a row here and a CREATE FUNCTION. */
-	{"GET", true, "/test_runs", SHAPE_PAGE, "list the test runs of the enterprise connection",
+	{"GET", true, "/test_runs", SHAPE_PAGE, CLERK_COUNT_TEST_RUNS, "list the test runs of the enterprise connection",
 	{"list_enterprise_connection_test_runs", "test run", false, {{"status", TEXTARRAYOID}}}},
 };
 
@@ -60,6 +61,12 @@ bool
 clerk_api_has_id(ClerkEndpoint endpoint)
 {
 	return endpoints[endpoint].has_id;
+}
+
+ClerkCounter
+clerk_api_counter(ClerkEndpoint endpoint)
+{
+	return endpoints[endpoint].counter;
 }
 
 const char *
@@ -454,6 +461,8 @@ void
 clerk_call_read(ClerkCall *call)
 {
 	read_answer(call);
+	if (call->report != NULL && call->report->retry == CLERK_RETRY_IN_DOUBT)
+		clerk_count(call->settings->statistics, CLERK_COUNT_IN_DOUBT, 1);
 	clerk_call_release(call);
 }
 

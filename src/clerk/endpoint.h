@@ -89,6 +89,7 @@ typedef struct ClerkCall
 	const ClerkBody *body;
 	List	   *secrets;		/* UTF-8 strings in the body that no message
 								 * may show */
+	bool		retry;			/* an attempt before has come to nothing */
 	void	   *caller;			/* for the caller's use */
 
 	/* on its way */
@@ -107,6 +108,9 @@ extern bool clerk_api_creates(ClerkEndpoint endpoint);
 
 /* Does its path have the id of a connection? */
 extern bool clerk_api_has_id(ClerkEndpoint endpoint);
+
+/* Where its requests are counted. */
+extern ClerkCounter clerk_api_counter(ClerkEndpoint endpoint);
 
 /* What it does, to follow "could not": "list the enterprise connections". */
 extern const char *clerk_api_what(ClerkEndpoint endpoint);

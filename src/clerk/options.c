@@ -42,6 +42,7 @@
 #define MAX_RESPONSE_SIZE (256 * 1024 * 1024 - 1)
 
 #define HOUR_MS (60 * 60 * 1000)
+#define WEEK_MS (7 * 24 * HOUR_MS)
 
 typedef enum OptionType
 {
@@ -93,6 +94,7 @@ static const Option options[] = {
 	{"max_concurrency", SERVER, OPTION_INTEGER, MEMBER(max_concurrency), "32", 1, 500, NULL, 0},
 	{"rate_limit", SERVER, OPTION_INTEGER, MEMBER(rate_limit), NULL, 0, 100000, NULL, 0},
 	{"max_response_size", SERVER, OPTION_SIZE, MEMBER(max_response_size), "8MB", 1024, MAX_RESPONSE_SIZE, NULL, 0},
+	{"mirror_interval", SERVER, OPTION_TIME, MEMBER(mirror_interval), NULL, 1000, WEEK_MS, NULL, 0},
 	{"ca_file", SERVER, OPTION_TEXT, MEMBER(ca_file), NULL, 0, 0, check_file_name, READS_FILE},
 	{"proxy", SERVER, OPTION_TEXT, MEMBER(proxy), NULL, 0, 0, clerk_url_proxy_fault, 0},
 	{"extra_params", SERVER, OPTION_PATHS, MEMBER(extra_params), NULL, 0, 0, NULL, 0},

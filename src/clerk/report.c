@@ -29,6 +29,7 @@
 
 /* Clerk's and Cloudflare's trace ids have 16 to 36 of these characters. */
 #define MAX_TRACE_ID 128
+#define TRACE_ID "Trace id: "
 #define TRACE_ID_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-"
 
 #define MIRROR_HINT "Find out with SELECT * FROM mirror_enterprise_connections() before trying again."
@@ -269,7 +270,19 @@ add_trace_id(const ClerkReportSubject *subject, ClerkReport *report,
 	for (size_t i = 0; i < lengthof(headers) && report->trace_id == NULL; i++)
 		report->trace_id = trace_id(subject, clerk_http_header(request, headers[i]));
 	if (report->trace_id != NULL)
-		appendStringInfo(detail, "%sTrace id: %s", detail->len > 0 ? "\n" : "", report->trace_id);
+		appendStringInfo(detail, "%s" TRACE_ID "%s", detail->len > 0 ? "\n" : "", report->trace_id);
+}
+
+/*
+ * What Clerk says has no line breaks, so the last line is ours.
+ */
+const char *
+clerk_report_trace_id(const char *detail)
+{
+	const char *line = strrchr(detail, '\n');
+
+	line = line ? line + 1 : detail;
+	return strncmp(line, TRACE_ID, strlen(TRACE_ID)) == 0 ? line + strlen(TRACE_ID) : NULL;
 }
 
 /*

@@ -97,6 +97,9 @@ extern ClerkReport *clerk_report_endless(const char *server_name, const char *wh
  */
 extern const char *clerk_report_id(const char *id);
 
+/* The trace id that ends a report's detail; NULL if there is none. */
+extern const char *clerk_report_trace_id(const char *detail);
+
 /* Did Clerk itself say that it knows no such id? */
 extern bool clerk_report_is_gone(const ClerkReport *report);
 

@@ -137,6 +137,7 @@ load_server(CachedServer *entry, ForeignServer *server)
 			.server_name = pstrdup(server->servername),
 			.rate_limit = BY_KEY,
 			.version = clerk_settings_version(server->servername),
+			.statistics = clerk_statistics(server->serverid),
 	};
 	clerk_options_set_defaults(settings);
 	clerk_options_apply(settings, server->options, ForeignServerRelationId);

@@ -9,6 +9,7 @@
 #define CLERK_SETTINGS_H
 
 #include "clerk/origin.h"
+#include "clerk/statistics.h"
 #include "nodes/pg_list.h"
 
 /* The members that options fill are those that options.c names. */
@@ -27,6 +28,7 @@ typedef struct ClerkSettings
 	int			max_concurrency;
 	int			rate_limit;		/* requests per second, 0 = none */
 	int			max_response_size;	/* bytes */
+	int			mirror_interval;	/* ms; 0: it is not mirrored by itself */
 	char	   *ca_file;		/* NULL: the system's */
 	char	   *proxy;			/* NULL: none */
 	char	   *proxy_user;		/* printable ASCII; NULL: none */
@@ -36,6 +38,7 @@ typedef struct ClerkSettings
 	ClerkOrigin origin;			/* of armed_for: is this the database that it
 								 * was armed for? */
 	int64		version;		/* see clerk_settings_version */
+	ClerkStatistics *statistics;	/* of the server */
 } ClerkSettings;
 
 typedef enum ClerkUse

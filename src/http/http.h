@@ -64,6 +64,7 @@ typedef struct ClerkHttpRequest
 	char	   *answer;			/* the body so far, ends in an added NUL; may
 								 * be NULL */
 	size_t		answer_len;
+	int64		elapsed;		/* us, from its start to its end */
 	int64		retry_after;	/* ms, from the answer's Retry-After; -1: none */
 	bool		kept_broke;		/* BROKEN because a kept connection had been
 								 * closed */

@@ -351,9 +351,12 @@ clerk_transfer_report(ClerkHttpTransfer *transfer)
 	ClerkHttpRequest *request = transfer->request;
 	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(request));
 	long		status = 0;
+	curl_off_t	elapsed = 0;
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(transfer->easy, CURLINFO_TOTAL_TIME_T, &elapsed);
 	request->status = (int) status;
+	request->elapsed = elapsed;
 	request->answer = transfer->answer;
 	request->answer_len = transfer->answer_len;
 	request->retry_after = retry_after(transfer);

@@ -423,6 +423,7 @@ end_written(Loop *loop)
 			complete(delivery);
 			continue;
 		}
+		clerk_outbox_note_written(loop, delivery);
 		note_next(loop, delivery);
 		dlist_delete(&delivery->node);
 		MemoryContextDelete(delivery->context);

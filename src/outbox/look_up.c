@@ -108,6 +108,7 @@ clerk_outbox_look_up(Loop *loop, Delivery *delivery)
 		server->look_up->oldest = PG_INT64_MAX;
 	}
 	server->look_up->oldest = Min(server->look_up->oldest, delivery->row.doubt_since - CLERK_CLOCK_SKEW);
+	clerk_count(delivery->settings->statistics, CLERK_COUNT_LOOKED_UP, 1);
 }
 
 void
@@ -222,6 +223,7 @@ adopt(Delivery *delivery, Jsonb *connection)
 	MemoryContext old = MemoryContextSwitchTo(delivery->context);
 	ClerkOutcome *outcome = &delivery->outcome;
 
+	clerk_count(delivery->settings->statistics, CLERK_COUNT_ADOPTED, 1);
 	outcome->track = clerk_jsonb_copy(connection);
 	outcome->uncounted = true;
 	outcome->connection_id = clerk_jsonb_string(outcome->track, "id");
@@ -322,6 +324,7 @@ static void
 end_search(Loop *loop, LookUp *look_up, const ClerkReport *report)
 {
 	dlist_iter	iter;
+	int			count = 0;
 
 	if (report != NULL)
 		clerk_outbox_note_limit(look_up->settings, report);
@@ -330,12 +333,15 @@ end_search(Loop *loop, LookUp *look_up, const ClerkReport *report)
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 		MemoryContext old = MemoryContextSwitchTo(delivery->context);
 
+		count += is_looked_up(look_up, delivery);
 		if (is_looked_up(look_up, delivery) && report != NULL)
 			not_looked_up(look_up, delivery, report);
 		else if (is_looked_up(look_up, delivery))
 			not_found(delivery);
 		MemoryContextSwitchTo(old);
 	}
+	if (report != NULL)
+		clerk_outbox_note_look_up_failed(look_up, count, report);
 	look_up->answered = true;
 }
 

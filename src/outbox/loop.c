@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/locks.h"
+#include "base/progress.h"
 #include "base/wake.h"
 #include "calls/connection.h"
 #include "executor/spi.h"
@@ -196,7 +197,7 @@ static int64
 next_wake(Loop *loop)
 {
 	int64		now = clerk_now_ms();
-	int64		wake = Min(loop->next_chores, loop->next_claim);
+	int64		wake = Min(Min(loop->next_chores, loop->next_claim), loop->next_tend);
 
 	if (loop->swept_lane != NULL || loop->purging)
 		wake = Min(wake, clerk_outbox_nothing_under_way(loop) ? now : loop->next_sweep);
@@ -289,8 +290,11 @@ run_loop(Loop *loop)
 			report_next(loop);
 			break;
 		}
+		loop->next_tend = CLERK_NO_TIME;
 		if (loop->leave_at == 0)
 		{
+			if (loop->deliverer->tend != NULL)
+				loop->next_tend = loop->deliverer->tend();
 			clerk_outbox_chores(loop);
 			if (loop->woken || loop->next_claim <= clerk_now_ms())
 				clerk_outbox_claim(loop);
@@ -416,7 +420,9 @@ deliver_enterprise_connections(PG_FUNCTION_ARGS)
 	if (!superuser())
 		deliverer.role = GetUserId();
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	clerk_outbox_note_begin();
 	clerk_deliver(&deliverer);
+	clerk_progress_end();
 
 	/* What is left, to be tried again or of other roles, is the worker's. */
 	clerk_wake_at_commit();

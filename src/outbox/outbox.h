@@ -170,10 +170,9 @@ typedef struct Loop
 	int64		next_claim;		/* ms; when there may be something to claim */
 	int64		next_chores;	/* ms */
 	int64		next_sweep;		/* ms */
-	int64		leave_at;		/* ms; asked to leave, at the latest then; 0:
-								 * not */
-	int64		clock_ahead;	/* ms; the wall's clock of the monotonic one,
-								 * at the last chores */
+	int64		next_tend;		/* ms; the deliverer's own */
+	int64		leave_at;		/* ms; asked to leave, at the latest then; 0: not */
+	int64		clock_ahead;	/* ms; the wall's clock of the monotonic one, at the last chores */
 	bool		purging;		/* more is to be cleared away */
 	bool		woken;			/* by its latch */
 	bool		look_again;		/* something was claimed by the last claim, or
@@ -290,6 +289,11 @@ extern void clerk_outbox_pause_server(Server *server, const ClerkReport *report,
 extern void clerk_outbox_note_key(Server *server, const ClerkReport *report);
 extern bool clerk_outbox_may_probe(Loop *loop, Server *server);
 extern void clerk_outbox_probed(const Server *server);
+
+/* note.c: what the log and pg_stat_activity are told */
+extern void clerk_outbox_note_begin(void);
+extern void clerk_outbox_note_written(const Loop *loop, const Delivery *delivery);
+extern void clerk_outbox_note_look_up_failed(const LookUp *look_up, int count, const ClerkReport *report);
 
 /* upkeep.c */
 extern void clerk_outbox_chores(Loop *loop);

@@ -143,6 +143,7 @@ build(Delivery *delivery, ClerkCall *call)
 	call->settings = delivery->settings;
 	call->secrets = delivery->params ? delivery->params->secrets : NIL;
 	call->caller = delivery;
+	call->retry = delivery->row.attempts > 1 && call == &delivery->call;
 	clerk_call_build(call);
 }
 

@@ -231,7 +231,11 @@ take_census(Census *census)
 			census->leaving += each->pid != 0 ? each->leave : !each->starting;
 		}
 		else if (each->wanted == CLERK_NEVER && each->not_before <= now)
-			each->database = InvalidOid;
+		{
+			/* A mirror tells when it ends. */
+			if (each->mirror_pid == 0)
+				each->database = InvalidOid;
+		}
 		else if (from > now)
 			census->next = Min(census->next, each->wanted == CLERK_NEVER ? each->not_before : from);
 		else
@@ -346,7 +350,7 @@ forget_database(Oid database)
 
 	clerk_wake_lock();
 	each = clerk_wake_find(database, false);
-	if (each != NULL && each->pid == 0)
+	if (each != NULL && each->pid == 0 && each->mirror_pid == 0)
 		each->database = InvalidOid;
 	clerk_wake_unlock();
 }

@@ -154,15 +154,30 @@ is_about_extension(Node *statement)
 	return false;
 }
 
+/*
+ * DROP EXTENSION does not wait for a mirror that runs by itself.
+ */
+static void
+cancel_mirror(Node *statement)
+{
+	Oid			extension = IsA(statement, DropStmt) ? get_extension_oid("pg_clerk", true) : InvalidOid;
+
+	if (OidIsValid(extension) && clerk_extension_ownercheck(extension, GetUserId()))
+		clerk_wake_cancel_mirror(MyDatabaseId);
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *query_env,
 				DestReceiver *dest, QueryCompletion *completion)
 {
 	bool		commits = commits_prepared(pstmt->utilityStmt);
+	bool		is_about = is_about_extension(pstmt->utilityStmt);
 
 	send_worker_away(pstmt->utilityStmt);
-	if (is_about_extension(pstmt->utilityStmt) || renames_server(pstmt->utilityStmt))
+	if (is_about)
+		cancel_mirror(pstmt->utilityStmt);
+	if (is_about || renames_server(pstmt->utilityStmt))
 		clerk_wake_at_commit();
 	(previous_utility ? previous_utility : standard_ProcessUtility)
 		(pstmt, query_string, read_only_tree, context, params, query_env, dest, completion);

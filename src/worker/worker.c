@@ -167,16 +167,18 @@ worker_is_gone(int code, Datum arg)
 	if (parting == NOT_INSTALLED)
 		wanted = CLERK_NEVER;
 	else if (parting == LEFT && is_idle && clerk_worker_enabled)
-		wanted = Min(next_due, now + REST_MS);
+		wanted = Min(Min(next_due, clerk_mirror_due()), now + REST_MS);
 	clerk_wake_part(wanted, parting == FAILED ? now + RESTART_MS : 0);
+	if (parting == NOT_INSTALLED || !clerk_worker_enabled)
+		clerk_wake_cancel_mirror(MyDatabaseId);
 }
 
 /*
  * Settings of the database or the server are meant for sessions; the worker needs
  * its own.
  */
-static void
-adjust_settings(void)
+void
+clerk_worker_set_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"default_transaction_isolation", "read committed"},
@@ -211,6 +213,7 @@ deliver(void)
 		.commit = worker_commit,
 		.leave = worker_leave,
 		.called = worker_called,
+		.tend = clerk_mirror_tend,
 		.idle = worker_idle,
 	};
 
@@ -269,7 +272,7 @@ clerk_worker_main(Datum arg)
 	before_shmem_exit(worker_is_gone, (Datum) 0);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	adjust_settings();
+	clerk_worker_set_settings();
 	CacheRegisterRelcacheCallback(forget_extension, (Datum) 0);
 	pgstat_report_activity(STATE_RUNNING, NULL);
 	if (!worker_leave())
