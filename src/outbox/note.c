@@ -28,7 +28,7 @@ log_failed(const Delivery *delivery)
 	delivery->outcome.connection_id : row->connection_id;
 
 	clerk_log_failed(psprintf("request " INT64_FORMAT " (%s%s%s) of server \"%s\" failed after %d attempt%s",
-							  row->id, clerk_operations[row->operation].name,
+							  row->id, clerk_operation_words[row->operation],
 							  row->key ? psprintf(", key \"%s\"", clerk_report_id(row->key)) : "",
 							  id ? psprintf(", connection \"%s\"", clerk_report_id(id)) : "",
 							  delivery->server->name, row->attempts, row->attempts == 1 ? "" : "s"),
