@@ -99,7 +99,9 @@ clerk_outbox_nothing_to_do(Delivery *delivery)
 	const ClerkRequestRow *row = delivery->row;
 	ClerkReport remark = {
 		.sqlerrcode = ERRCODE_NO_DATA,
-		.message = row->key ? psprintf("no enterprise connection has the key \"%s\": there was nothing to do", row->key) :
+		.message = row->connection_id ? psprintf("enterprise connection \"%s\" does not exist any more: there was nothing to do",
+												 clerk_report_id(row->connection_id)) :
+		row->key ? psprintf("no enterprise connection has the key \"%s\": there was nothing to do", row->key) :
 		"there is no such enterprise connection: there was nothing to do",
 		.retry_after = -1,
 	};
