@@ -23,12 +23,12 @@ clerk_outbox_note_begin(void)
 static void
 log_failed(const Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 	const char *id = delivery->outcome.connection_id && *delivery->outcome.connection_id ?
 	delivery->outcome.connection_id : row->connection_id;
 
 	clerk_log_failed(psprintf("request " INT64_FORMAT " (%s%s%s) of server \"%s\" failed after %d attempt%s",
-							  row->id, clerk_operations[row->operation].name,
+							  row->id, clerk_operation_words[row->operation],
 							  row->key ? psprintf(", key \"%s\"", clerk_report_id(row->key)) : "",
 							  id ? psprintf(", connection \"%s\"", clerk_report_id(id)) : "",
 							  delivery->server->name, row->attempts, row->attempts == 1 ? "" : "s"),
@@ -59,10 +59,8 @@ clerk_outbox_note_written(const Loop *loop, const Delivery *delivery)
 }
 
 void
-clerk_outbox_note_look_up_failed(const LookUp *look_up, const ClerkReport *report)
+clerk_outbox_note_look_up_failed(const LookUp *look_up, int count, const ClerkReport *report)
 {
-	int			count = list_length(look_up->deliveries);
-
 	clerk_log_failed(psprintf("look-up of %d request%s in doubt of server \"%s\" failed",
 							  count, count == 1 ? "" : "s", look_up->server->name),
 					 clerk_report_to_jsonb(report));

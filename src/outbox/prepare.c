@@ -21,7 +21,7 @@
 static ClerkSettings *
 settings_of(const Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 	Oid			user;
 	int			sec_context;
 	ClerkSettings *settings;
@@ -67,7 +67,7 @@ need_connection(const ClerkRequestRow *row)
 static void
 prepare_create(Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	if (row->connection_id != NULL)
 		ereport(ERROR,
@@ -86,7 +86,7 @@ prepare_create(Delivery *delivery)
 static void
 prepare_update(Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	need_connection(row);
 	delivery->params = clerk_read_upsert_params(delivery->settings, row->params,
@@ -107,7 +107,7 @@ prepare_update(Delivery *delivery)
 static void
 prepare_activity(Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	if (row->connection_id == NULL)
 		clerk_outbox_nothing_to_do(delivery);
@@ -125,8 +125,8 @@ prepare_activity(Delivery *delivery)
 static void
 prepare_complete(Delivery *delivery)
 {
-	need_connection(delivery->row);
-	delivery->params = params_for_create(delivery->settings, delivery->row);
+	need_connection(&delivery->row);
+	delivery->params = params_for_create(delivery->settings, &delivery->row);
 	if (delivery->params->patch == NULL)
 	{
 		/* A retry has brought other parameters. */
@@ -143,7 +143,7 @@ build(Delivery *delivery, ClerkCall *call)
 	call->settings = delivery->settings;
 	call->secrets = delivery->params ? delivery->params->secrets : NIL;
 	call->caller = delivery;
-	call->retry = delivery->row->attempts > 1 && call == &delivery->call;
+	call->retry = delivery->row.attempts > 1 && call == &delivery->call;
 	clerk_call_build(call);
 }
 
@@ -151,7 +151,7 @@ void
 clerk_outbox_prepare(Loop *loop, void *arg)
 {
 	Delivery   *delivery = arg;
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	if (clerk_operations[row->operation].takes_params && (row->params == NULL || !JB_ROOT_IS_OBJECT(row->params)))
 		ereport(ERROR,
@@ -183,6 +183,7 @@ clerk_outbox_prepare(Loop *loop, void *arg)
 	}
 	if (delivery->state == DELIVERY_READY)
 		build(delivery, &delivery->call);
+	delivery->has_secrets = delivery->params == NULL || delivery->params->secrets != NIL;
 }
 
 /*
@@ -194,7 +195,7 @@ clerk_outbox_prepare_next(Delivery *delivery)
 	delivery->next_call = (ClerkCall)
 	{
 		.endpoint = CLERK_UPDATE,
-			.id = delivery->outcome.connection_id ? delivery->outcome.connection_id : delivery->row->connection_id,
+			.id = delivery->outcome.connection_id ? delivery->outcome.connection_id : delivery->row.connection_id,
 			.body = delivery->next,
 	};
 	build(delivery, &delivery->next_call);

@@ -40,10 +40,14 @@ typedef enum ClerkState
 	CLERK_STATE_CANCELLED
 } ClerkState;
 
+/* Their names in SQL, in the order of the enums; NULL at the end. */
+extern const char *const clerk_operation_words[];
+extern const char *const clerk_step_words[];
+extern const char *const clerk_state_words[];
+
 /* What an operation needs and does. */
 typedef struct ClerkOperationInfo
 {
-	const char *name;
 	bool		takes_id;		/* an id in place of a key */
 	bool		needs_key;
 	bool		takes_params;
@@ -53,13 +57,6 @@ typedef struct ClerkOperationInfo
 } ClerkOperationInfo;
 
 extern const ClerkOperationInfo clerk_operations[];
-
-/* NULL is CLERK_STEP_NONE.  A name that there is not is an error, XX000. */
-extern ClerkOutboxOperation clerk_operation_of(const char *name);
-extern ClerkStep clerk_step_of(const char *name);
-extern ClerkState clerk_state_of(const char *name);
-extern const char *clerk_step_name(ClerkStep step); /* NULL for none */
-extern const char *clerk_state_name(ClerkState state);
 
 /* Is there such an operation? */
 extern bool clerk_find_operation(const char *name, ClerkOutboxOperation *operation);
