@@ -234,7 +234,8 @@ track(const Batch *batch)
 		if (outcome->track != NULL)
 			rows[nrows++] = (ClerkTrackRow)
 		{
-			.connection = outcome->track,.id = outcome->connection_id,.key = delivery->row->key
+			.connection = outcome->track,.id = outcome->connection_id,.key = delivery->row->key,
+			.request = delivery->row->id
 		};
 	}
 	if (nuntracked > 0)

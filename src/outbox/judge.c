@@ -17,8 +17,8 @@
 #include "clerk/settings.h"
 #include "executor/spi.h"
 #include "outbox/claims.h"
+#include "tables/search.h"
 #include "utils/builtins.h"
-#include "utils/formatting.h"
 #include "utils/timestamp.h"
 
 /*
@@ -157,30 +157,6 @@ doubt(Delivery *delivery, const ClerkReport *report)
  *-------------------------------------------------------------------------
  */
 
-/*
- * The domains that the parameters name, as Clerk writes them.
- */
-static Datum
-wanted_domains(Jsonb *params)
-{
-	JsonbValue	buf;
-	JsonbValue *array = getKeyJsonValueFromContainer(&params->root, "domains", 7, &buf);
-	const char **domains;
-	int			count = 0;
-
-	if (array == NULL || array->type != jbvBinary || !JsonContainerIsArray(array->val.binary.data))
-		return clerk_texts_datum(NULL, 0);
-	domains = palloc(sizeof(char *) * (JsonContainerSize(array->val.binary.data) + 1));
-	for (uint32 i = 0; i < JsonContainerSize(array->val.binary.data); i++)
-	{
-		JsonbValue *value = getIthJsonbValueFromContainer(array->val.binary.data, i);
-
-		if (value->type == jbvString)
-			domains[count++] = asc_tolower(value->val.string.val, value->val.string.len);
-	}
-	return clerk_texts_datum(domains, count);
-}
-
 static Holder
 find_holder(const Delivery *delivery, bool by_organization)
 {
@@ -188,7 +164,7 @@ find_holder(const Delivery *delivery, bool by_organization)
 	char	   *organization = clerk_jsonb_string(row->params, "organization_id");
 	NameData	name;
 	Datum		values[] = {clerk_name_datum(&name, delivery->server->name), Int64GetDatum(row->id),
-		BoolGetDatum(by_organization), wanted_domains(row->params), CStringGetTextDatum(organization ? organization : ""),
+		BoolGetDatum(by_organization), clerk_wanted_domains(row->params), CStringGetTextDatum(organization ? organization : ""),
 		CStringGetTextDatum(row->connection_id ? row->connection_id : ""), TimestampTzGetDatum(row->started_at)
 	};
 	MemoryContext caller = CurrentMemoryContext;

@@ -186,18 +186,23 @@ warn_of_held(const ClerkSettings *settings)
 					 "SELECT arm_enterprise_connections(%s).", quote_literal_cstr(settings->server_name))));
 }
 
+/*
+ * Once in a session for each reason, whether it enqueues or awaits.
+ */
 static void
 warn_if_not_served(void)
 {
-	static bool warned = false;
+	static const char *warned = NULL;
+	const char *hint;
+	const char *reason = clerk_wake_unserved(&hint);
 
-	if (warned || clerk_wake_served())
+	if (reason == NULL || reason == warned)
 		return;
-	warned = true;
+	warned = reason;
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
-			 errmsg("no worker of pg_clerk delivers what is enqueued here"),
-			 errhint("Add pg_clerk to shared_preload_libraries and restart, or run CALL deliver_enterprise_connections() now and then.")));
+			 errmsg("no worker of pg_clerk delivers what is enqueued here: %s", reason),
+			 errhint("%s", hint)));
 }
 
 /*
@@ -603,7 +608,10 @@ wait_for(int64 id, int64 until)
 		else if (until >= 0 && clerk_now_ms() >= until)
 			return NULL;
 		else
+		{
+			warn_if_not_served();
 			clerk_wake_wait(id, look.key, until);
+		}
 	}
 }
 

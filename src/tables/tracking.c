@@ -42,20 +42,20 @@ PG_FUNCTION_INFO_V1(track_enterprise_connection);
 #define BY_KEY " WHERE t.server OPERATOR(pg_catalog.=) $1 AND t.key OPERATOR(pg_catalog.=) $2"
 
 #define TRACK_VALUES "INSERT INTO %1$s.enterprise_connections AS known" ROW_OF_ANSWER \
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, pg_catalog.clock_timestamp())"
 #define TRACK_TYPES {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, \
-	BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID}
 
 static ClerkStatement track_statement = {
 	.text = TRACK_VALUES ON_KNOWN,
-	.nargs = 12,
+	.nargs = 13,
 	.args = TRACK_TYPES,
 };
 
 /* Of a connection that has just been created: it is begun with much less. */
 static ClerkStatement track_new_statement = {
 	.text = TRACK_VALUES " ON CONFLICT (server, id) DO NOTHING",
-	.nargs = 12,
+	.nargs = 13,
 	.args = TRACK_TYPES,
 };
 
@@ -259,7 +259,7 @@ set_key(Datum server, Datum id, Datum key)
 }
 
 void
-clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, const char *key)
+clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, const char *key, int64 request)
 {
 	columns->count = 0;
 	add_column(columns, false, NameGetDatum(server));
@@ -274,6 +274,7 @@ clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, con
 	add_column(columns, false, JsonbPGetDatum(connection));
 	add_timestamp(columns, connection, "created_at");
 	add_timestamp(columns, connection, "updated_at");
+	add_column(columns, request == 0, Int64GetDatum(request));
 	Assert(columns->count == track_statement.nargs);
 }
 
@@ -286,7 +287,7 @@ track(Jsonb *connection, const char *server, const char *key, bool created)
 	namestrcpy(&name, server);
 	connection = clerk_jsonb_without(connection, clerk_secret_members);
 	SPI_connect();
-	clerk_columns_of(&columns, connection, &name, key);
+	clerk_columns_of(&columns, connection, &name, key, 0);
 	if (created)
 		clerk_run(&track_new_statement, columns.values, columns.nulls, false);
 	if (!created || SPI_processed == 0)
@@ -686,7 +687,8 @@ clerk_track_all(const char *server, const ClerkTrackRow *rows, int count)
 			}
 			id = row->id;
 			now[taken] = palloc(sizeof(ClerkColumns));
-			clerk_columns_of(now[taken++], clerk_jsonb_without(row->connection, clerk_secret_members), &name, row->key);
+			clerk_columns_of(now[taken++], clerk_jsonb_without(row->connection, clerk_secret_members), &name, row->key,
+							 row->request);
 		}
 		track_rows(rel, now, taken);
 		count = left;

@@ -62,6 +62,7 @@ typedef struct ClerkTrackRow
 	Jsonb	   *connection;
 	const char *id;				/* of the connection */
 	const char *key;			/* NULL: none, or the one that the row has */
+	int64		request;		/* of the outbox, that was answered so; 0: none */
 } ClerkTrackRow;
 
 extern void clerk_track_all(const char *server, const ClerkTrackRow *rows, int count);

@@ -186,7 +186,7 @@ find_news(Relation rel, bool had_rows, Jsonb *const *connections, int count, Nam
 			 (known && !learns(NameGetDatum(server), id, connection))))
 			continue;
 		news[found] = palloc(sizeof(ClerkColumns));
-		clerk_columns_of(news[found++], connection, server, NULL);
+		clerk_columns_of(news[found++], connection, server, NULL, 0);
 	}
 	UnregisterSnapshot(snapshot);
 	return found;
