@@ -22,7 +22,7 @@ INSTALL_PARTS = head server params tracking calls outbox trigger views
 DATA =
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains twins guard hostile matrix parallel
+REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains status twins guard hostile matrix parallel
 REGRESS_OPTS = --encoding=UTF8
 ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
 

@@ -163,19 +163,19 @@ CREATE FUNCTION @extschema@.retry_enterprise_connection_requests(server name, er
 RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.retry_enterprise_connection_requests(name, text)
-IS 'retries what has failed or waits for another attempt, in the order of each key; error: a LIKE pattern of its SQLSTATE or of a code of Clerk''s; what may have been made is looked up first; returns how many';
+IS 'retries what has failed or waits for another attempt, in the order of each key; error: LIKE pattern of SQLSTATE or Clerk''s code; what may have been made is looked up first; returns how many';
 
 CREATE FUNCTION @extschema@.cancel_enterprise_connection_requests(server name, error text DEFAULT NULL, key text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cancel_enterprise_connection_requests(name, text, text)
-IS 'cancels what is queued or has failed, not what is being sent or in doubt; error: a LIKE pattern of its SQLSTATE or of a code of Clerk''s; key: a LIKE pattern; what stands behind goes on; returns how many';
+IS 'cancels what is queued or has failed, not what is sent or in doubt; error: LIKE pattern of SQLSTATE or Clerk''s code; key: LIKE pattern; what stands behind goes on; returns how many';
 
 CREATE FUNCTION @extschema@.resume_enterprise_connections(server name)
 RETURNS void
 LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.resume_enterprise_connections(name)
-IS 'ends that Clerk holds a server back by 429, or the wait for another try of its key, as any ALTER SERVER does; what was answered 429 is due now; changes no order and no doubt; only for the server''s owner';
+IS 'ends a hold by 429, or the wait for the next try of a refused key, as ALTER SERVER does; what was answered 429 is due now; changes no order and no doubt; only for the server''s owner';
 
 CREATE PROCEDURE @extschema@.deliver_enterprise_connections()
 LANGUAGE C AS 'MODULE_PATHNAME';

@@ -269,7 +269,7 @@ set_starting(Oid database, bool starting, bool no_process)
 static bool
 start_worker(Oid database)
 {
-	static Oid	complained = InvalidOid;
+	static bool complained = false;
 	BackgroundWorker worker = {
 		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
 		.bgw_start_time = BgWorkerStart_RecoveryFinished,
@@ -296,13 +296,14 @@ start_worker(Oid database)
 		pfree(child);
 	}
 	MemoryContextSwitchTo(old);
-
-	/* It may go on like that every second until the server is restarted. */
-	if (!started && complained != database)
+	if (!started && !complained)
+	{
+		/* Once is enough: it goes on like that until the server is restarted. */
+		complained = true;
 		ereport(LOG,
 				(errmsg("could not start a worker of pg_clerk in database %u: there are too many background workers", database),
 				 errhint("Increase max_worker_processes.")));
-	complained = started ? InvalidOid : database;
+	}
 	return started;
 }
 
