@@ -192,7 +192,7 @@ find_column(Node *condition, Index view, AttrNumber column)
 	{
 		Var		   *var = lfirst(lc);
 
-		if (IsA(var, Var) && var->varno == (int) view && var->varattno == column && var->varlevelsup == 0)
+		if (IsA(var, Var) && (int) var->varno == (int) view && var->varattno == column && var->varlevelsup == 0)
 			return (Node *) var;
 	}
 	return NULL;

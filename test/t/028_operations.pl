@@ -122,7 +122,7 @@ is_healthy('at first');
 # 1: wrong key
 query(q{ALTER USER MAPPING FOR PUBLIC SERVER clerk OPTIONS (SET secret_key 'sk_test_wrong')});
 enqueue(1);
-shows(1, qr/paused.*1 requests wait since.*401.*ALTER USER MAPPING FOR PUBLIC SERVER clerk/s, 'health shows the pause, and the statement');
+shows(1, qr/paused.*1 requests wait since.*Secret Key.*ALTER USER MAPPING FOR PUBLIC SERVER clerk/s, 'health shows the pause, and the statement');
 like(query(q{SELECT waits FROM enterprise_connection_status WHERE key = 'org:1'}), qr/^until Clerk accepts the secret key, since/, '1: status says why');
 mend(1, { secret_key => 'sk_test_mock' });
 becomes(1, 'delivered', 'delivered with the right key');
@@ -131,7 +131,7 @@ is_healthy('1');
 # 2: revoked key, which is valid again later
 $mock->call('POST', '/_mock/settings', { secret_keys => ['sk_test_other'] });
 enqueue(2);
-shows(2, qr/^1\|.*401/, 'the queue shows the pause');
+shows(2, qr/^1\|.*Secret Key/, 'the queue shows the pause');
 $mock->call('POST', '/_mock/settings', { secret_keys => ['sk_test_mock'] });
 mend(2);
 becomes(2, 'delivered', 'the key is tried at once, not after a minute');
@@ -168,7 +168,8 @@ becomes(5, 'delivered', 'delivered');
 is_healthy('5');
 
 # 6: Clerk is down
-$mock->call('POST', '/_mock/script', { match => { body_contains => 'Org 6' }, times => 4, status => 503, body => '' });
+$mock->call('POST', '/_mock/script', { match => { body_contains => 'Org 6' }, times => 4, status => 503, headers => { 'Content-Type' => 'application/json' },
+	body => { errors => [ { message => 'is down', code => 'service_unavailable' } ] } });
 enqueue(6);
 shows(6, qr/^org:6\|queued\|[1-4]\|.*KC503\|.*\|until .* to be tried again$/, 'status shows the error and the next attempt');
 wait_until(sub { my $n = mend(6); sleep 0.2; query(q{SELECT state FROM enterprise_connection_status WHERE key = 'org:6'}) eq 'delivered' }, 'Clerk to be back', 60);
@@ -180,7 +181,7 @@ $mock->call('POST', '/_mock/script', { match => { body_contains => 'Org 7' }, ti
 enqueue(7);
 wait_until(sub { query(q{SELECT attempts FROM enterprise_connection_status WHERE key = 'org:7'}) == 1 }, 'an attempt');
 enqueue(71);
-shows(7, qr/^queued\|2\|[-+:\d ]+\|Clerk has answered 429/, 'the queue shows until when the server is held back');
+shows(7, qr/^queued\|2\|[-+:.\d ]+\|Clerk has answered 429/, 'the queue shows until when the server is held back');
 like(query(q{SELECT waits FROM enterprise_connection_status WHERE key = 'org:71'}), qr/^until .*429/, '7: and so does the status of another key');
 is(query(q{SELECT what FROM enterprise_connection_health}), 'held back', '7: and health');
 is(query(q{SELECT held_until < now() + interval '61 minutes' FROM enterprise_connection_queue}), 't', '7: an hour at most');
