@@ -17,14 +17,10 @@ EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(source)/$(EX
 
 # The install script is joined from these parts, in this order: a part uses
 # what the ones before it create.
-INSTALL_PARTS = head server params tracking calls outbox trigger views
+INSTALL_PARTS = head server params tracking calls outbox trigger views statistics
 # Upgrade scripts, such as src/sql/pg_clerk--1.0--1.1.sql
 DATA =
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
-
-REGRESS = setup comments params composite create errors answers settings secrets default_server privileges identity limits calls upsert merge mirror batch rollback enqueue trigger outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains status twins guard hostile matrix parallel
-REGRESS_OPTS = --encoding=UTF8
-ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel outbox_backfill outbox_levels
 
 PKG_CONFIG ?= pkg-config
 PG_CONFIG ?= pg_config
@@ -45,7 +41,7 @@ succeeds = $(filter 0,$(shell $(1) >/dev/null 2>&1; echo $$?))
 need = $(if $(call succeeds,$(PKG_CONFIG) --atleast-version=$(2) $(1)),,$(error pg_clerk needs $(1) $(2) or newer: \
 	$(or $(addprefix there is ,$(shell $(PKG_CONFIG) --modversion $(1) 2>/dev/null)),$(PKG_CONFIG) knows no $(1)) (Debian: $(3))))
 
-ifneq (,$(filter-out clean distclean maintainer-clean uninstall,$(or $(MAKECMDGOALS),all)))
+ifneq (,$(filter-out clean distclean maintainer-clean uninstall indent indent-check typedefs lint hook,$(or $(MAKECMDGOALS),all)))
 $(if $(call succeeds,$(PKG_CONFIG) --version),,$(error $(PKG_CONFIG) does not run: install pkg-config, or set PKG_CONFIG))
 $(call need,libcurl,7.87,libcurl4-openssl-dev)
 $(call need,json-c,0.15,libjson-c-dev)
@@ -62,7 +58,27 @@ override with_llvm = no
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 $(if $(PGXS),,$(error $(PG_CONFIG) does not run: install the development files of PostgreSQL, or set PG_CONFIG))
 $(if $(wildcard $(PGXS)),,$(error there is no $(PGXS): install the development files of PostgreSQL (Debian: postgresql-server-dev-NN)))
+EXTRA_CLEAN += results output_iso regression.diffs regression.out test/mock_clerk
 include $(PGXS)
+
+# After PGXS, which would make an installcheck of these that has no mock.
+REGRESS = setup comments params composite create create_params errors answers settings secrets default_server privileges identity limits calls list upsert merge mirror batch rollback rollback_delete enqueue trigger trigger_rows trigger_nulls trigger_delivery reconcile drift outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains status statistics twins guard hostile matrix parallel
+ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel reconcile_writers outbox_levels
+
+# Against a running server that has the extension: PGHOST, PGPORT, PGUSER.
+.PHONY: installcheck
+installcheck:
+	PG_CONFIG='$(PG_CONFIG)' SOURCE='$(abspath $(source))' REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' \
+		$(source)/test/installcheck
+
+# The archive for PGXN, of what is committed.
+DISTVERSION := $(shell sed -n 's/^   "version": "\(.*\)",/\1/p' $(source)/META.json)
+.PHONY: dist
+dist:
+	case $(DISTVERSION) in $(EXTVERSION).*) ;; *) \
+		echo "META.json says $(DISTVERSION), $(EXTENSION).control says $(EXTVERSION)" >&2; exit 1 ;; esac
+	git -C $(source) archive --format=zip --prefix=$(EXTENSION)-$(DISTVERSION)/ \
+		-o $(CURDIR)/$(EXTENSION)-$(DISTVERSION).zip HEAD
 
 # Each object depends on all headers. Its directory has to be made where the
 # sources are elsewhere; by its whole name, as make would find it there.
@@ -100,3 +116,21 @@ fuzz:
 .PHONY: coverage
 coverage:
 	$(source)/test/run -c $(TESTS)
+
+# The shape of the C files, and what can be seen without running anything.
+.PHONY: indent indent-check typedefs lint hook
+indent:
+	$(source)/test/lint/indent $(FILES)
+
+indent-check:
+	$(source)/test/lint/indent --check $(FILES)
+
+typedefs:
+	$(source)/test/lint/typedefs
+
+lint:
+	$(source)/test/lint/run $(if $(ALL),--all)
+
+# Checks what is staged before each commit.
+hook:
+	$(source)/test/lint/hook --install

@@ -5,17 +5,6 @@ TRUNCATE enterprise_connections;
 ALTER SERVER clerk OPTIONS (ADD max_retries '0');
 \set VERBOSITY default
 
--- What a statement fails with, on one line.
-CREATE FUNCTION pg_temp.failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    message := 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    detail := regexp_replace(detail, '(Recv failure|transfer closed|Operation timed out|end of response)[^\n]*', '<libcurl>');
-END
-$$;
 CREATE TABLE regress_calls (n int, call text, statement text);
 INSERT INTO regress_calls VALUES
     (1, 'create', $$SELECT create_enterprise_connection(name => 'N', provider => 'saml_okta', domains => '{n.example}')$$),
@@ -35,7 +24,7 @@ BEGIN
         PERFORM mock.unscript();
         PERFORM mock.script(answer);
         call := c.call;
-        SELECT f.state, f.detail, f.hint INTO state, detail, hint FROM pg_temp.failure(c.statement) AS f;
+        SELECT f.state, f.detail, f.hint INTO state, detail, hint FROM test.failure(c.statement) AS f;
         RETURN NEXT;
     END LOOP;
     PERFORM mock.unscript();
@@ -93,7 +82,7 @@ BEGIN
     PERFORM get_enterprise_connection('entconn_000001');
     PERFORM mock.script('{"reset": "before"}');
     PERFORM mock.forget();
-    state := (pg_temp.failure(statement)).state;
+    state := (test.failure(statement)).state;
     sent := (SELECT count(*) FROM mock.requests());
 END
 $$;
@@ -131,7 +120,7 @@ SELECT id, change FROM mirror_enterprise_connections();
 SELECT id, name FROM enterprise_connections ORDER BY id;
 -- a look-up does not even mention them
 SELECT mock.script('{"match": {"method": "POST"}, "status": 422, "body": {"errors": [{"code": "form_identifier_exists", "message": "taken"}]}}');
-SELECT state, message, hint FROM pg_temp.failure($$SELECT upsert_enterprise_connection('c', '{"name": "C", "provider": "x", "domains": ["B.EXAMPLE"]}')$$);
+SELECT state, message, hint FROM test.failure($$SELECT upsert_enterprise_connection('c', '{"name": "C", "provider": "x", "domains": ["B.EXAMPLE"]}')$$);
 
 --
 -- Without end
@@ -139,7 +128,7 @@ SELECT state, message, hint FROM pg_temp.failure($$SELECT upsert_enterprise_conn
 SELECT mock.reset();
 TRUNCATE enterprise_connections;
 SELECT mock.script('{"times": 0, "match": {"method": "GET"}, "status": 200, "body": {"data": [{"object": "enterprise_connection", "id": "a", "name": "A", "provider": "x"}], "total_count": 100000000000000}}');
-SELECT call, f.* FROM regress_calls, pg_temp.failure(statement) AS f WHERE call IN ('list', 'mirror', 'test runs') ORDER BY n;
+SELECT call, f.* FROM regress_calls, test.failure(statement) AS f WHERE call IN ('list', 'mirror', 'test runs') ORDER BY n;
 -- a request in doubt says so
 SELECT mock.script('{"match": {"method": "POST"}, "status": 500}');
 ALTER SERVER clerk OPTIONS (ADD timeout '100ms');
@@ -165,7 +154,7 @@ ALTER SERVER clerk OPTIONS (DROP timeout);
 SELECT mock.reset();
 -- no DETAIL without a word in it
 SELECT state, message, detail FROM mock.script('{"match": {"method": "POST"}, "status": 418, "body": {"error": "tea"}}'),
-    pg_temp.failure((SELECT statement FROM regress_calls WHERE n = 1));
+    test.failure((SELECT statement FROM regress_calls WHERE n = 1));
 -- a hint for each 408 and 5xx, of Clerk's own or not
 SELECT status, call, state, hint FROM unnest('{408,500,502,503,504,599}'::int[]) AS status,
     pg_temp.answered(jsonb_build_object('status', status, 'body', '{"errors": [{"code": "x", "message": "x"}], "clerk_trace_id": "t"}'::jsonb));
@@ -178,7 +167,7 @@ TRUNCATE enterprise_connections;
 SELECT upsert_enterprise_connection('k', '{"name": "K", "provider": "saml_okta", "domains": ["k.example"]}')->>'id' AS id;
 SELECT mock.call('DELETE', '/_mock/connections') IS NOT NULL AS all_deleted;
 SELECT mock.script('{"match": {"method": "POST"}, "status": 403, "body": {"errors": [{"code": "quota_exceeded", "message": "too many"}]}}');
-SELECT * FROM pg_temp.failure($$SELECT upsert_enterprise_connection('k', '{"name": "K", "provider": "saml_okta", "domains": ["k.example"]}')$$);
+SELECT * FROM test.failure($$SELECT upsert_enterprise_connection('k', '{"name": "K", "provider": "saml_okta", "domains": ["k.example"]}')$$);
 
 --
 -- Secrets: out before anything is cut, also of those that overlap; what is
@@ -189,7 +178,7 @@ CREATE FUNCTION pg_temp.refused(answer jsonb, OUT message text, OUT detail text)
 BEGIN
     PERFORM mock.script(answer);
     SELECT f.message, f.detail INTO message, detail
-    FROM pg_temp.failure($s$SELECT create_enterprise_connection(name => 'N', provider => 'oidc_custom', domains => '{n.example}',
+    FROM test.failure($s$SELECT create_enterprise_connection(name => 'N', provider => 'oidc_custom', domains => '{n.example}',
         oidc => '{"clientId": "c", "clientSecret": "sk_test_mock_and_more", "requiresPkce": false}')$s$) AS f;
 END
 $$;
@@ -216,12 +205,12 @@ SELECT connection FROM enterprise_connections WHERE id = 'entconn_s';
 --
 SELECT mock.script(jsonb_build_object('status', 422, 'body', jsonb_build_object('errors', jsonb_build_array(jsonb_build_object('code', 'c', 'message',
     '<' || (SELECT string_agg(chr(c), '' ORDER BY c) FROM (SELECT unnest('{127,133,173,847,1536,1564,1757,1807,6068,6158,8203,8206,8232,8238,8288,8294,10240,12644,57344,65024,65039,65279,65529,65535,69821,78896,113824,119155,917505,917569,917631,917760,983040,1114109}'::int[])) AS u (c)) || '>')))));
-SELECT message FROM pg_temp.failure((SELECT statement FROM regress_calls WHERE n = 1));
+SELECT message FROM test.failure((SELECT statement FROM regress_calls WHERE n = 1));
 -- and what shows something is
 SELECT mock.script(jsonb_build_object('status', 422, 'body', jsonb_build_object('errors', jsonb_build_array(jsonb_build_object('code', 'c', 'message', 'é 漢 🔑 مرحبا e' || chr(769))))));
 -- how wide these are depends on the version
 \pset format unaligned
-SELECT message FROM pg_temp.failure((SELECT statement FROM regress_calls WHERE n = 1));
+SELECT message FROM test.failure((SELECT statement FROM regress_calls WHERE n = 1));
 \pset format aligned
 
 --

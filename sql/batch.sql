@@ -13,14 +13,9 @@ CREATE FUNCTION pg_temp.masked(error jsonb) RETURNS jsonb LANGUAGE sql AS $$
             'Trace id: \w+', 'Trace id: <id>')) ||
         CASE WHEN error->>'trace_id' ~ '^0+' THEN '{"trace_id": "<id>"}'::jsonb ELSE '{}' END END
 $$;
--- Params of so many connections.
-CREATE FUNCTION pg_temp.params(count int, prefix text) RETURNS jsonb[] LANGUAGE sql AS $$
-    SELECT array_agg(jsonb_build_object('name', prefix || ' ' || n, 'provider', 'saml_okta', 'domains', jsonb_build_array(prefix || '-' || n || '.example')) ORDER BY n)
-    FROM generate_series(1, count) AS n
-$$;
 -- What was received more or less than once: nothing.
 CREATE FUNCTION pg_temp.not_once(count int, prefix text) RETURNS TABLE (name text, received bigint) LANGUAGE sql AS $$
-    SELECT p->>'name', count(r.method) FROM unnest(pg_temp.params(count, prefix)) AS p
+    SELECT p->>'name', count(r.method) FROM unnest(test.params(count, prefix)) AS p
         LEFT JOIN mock.requests() AS r ON r.method = 'POST' AND r.body->>'name' = p->>'name'
     GROUP BY 1 HAVING count(r.method) <> 1
 $$;
@@ -60,10 +55,10 @@ SELECT * FROM create_enterprise_connections('{}');
 SELECT ordinal, connection, error->>'message' AS message FROM create_enterprise_connections('{NULL}');
 SELECT * FROM create_enterprise_connections(NULL);
 \echo :SQLSTATE
-SELECT * FROM create_enterprise_connections(pg_temp.params(1, 'x'), 'No such');
+SELECT * FROM create_enterprise_connections(test.params(1, 'x'), 'No such');
 \echo :SQLSTATE
 BEGIN READ ONLY;
-SELECT * FROM create_enterprise_connections(pg_temp.params(1, 'x'));
+SELECT * FROM create_enterprise_connections(test.params(1, 'x'));
 \echo :SQLSTATE
 ROLLBACK;
 SELECT count(*) AS sent FROM mock.requests();
@@ -79,7 +74,7 @@ SELECT c.name, e.name AS tracked FROM customer AS c LEFT JOIN enterprise_connect
 -- composites; an array of two dimensions is one of all its elements
 SELECT ordinal, connection->>'name' AS name FROM create_enterprise_connections(
     ARRAY[jsonb_populate_record(NULL::enterprise_connection_params, '{"name": "Composite", "provider": "saml_okta", "domains": ["composite.example"]}')::jsonb]);
-SELECT ordinal, connection->>'name' AS name FROM create_enterprise_connections(ARRAY[pg_temp.params(2, 'two'), pg_temp.params(2, 'dimensions')]);
+SELECT ordinal, connection->>'name' AS name FROM create_enterprise_connections(ARRAY[test.params(2, 'two'), test.params(2, 'dimensions')]);
 
 --
 -- What goes wrong with one goes wrong with no other
@@ -93,7 +88,7 @@ SELECT mock.script('[
     {"match": {"body_contains": "\"mixed 5\""}, "status": 201, "body": "{\"id\": \"entconn_5\", \"name\": \"Cut o"},
     {"match": {"body_contains": "\"mixed 6\""}, "status": 422, "body": {"errors": [{"message": "is wrong", "long_message": "It is wrong.", "code": "form_param_value_invalid", "meta": {"param_name": "it"}}], "clerk_trace_id": "trace_6"}},
     {"match": {"body_contains": "\"mixed 7\""}, "status": 503, "headers": {"Retry-After": "0"}, "body": {"errors": [{"message": "not now", "code": "service_unavailable"}]}}]');
-SELECT ordinal, connection->>'name' AS name, jsonb_pretty(pg_temp.masked(error)) AS error FROM create_enterprise_connections(pg_temp.params(8, 'mixed'));
+SELECT ordinal, connection->>'name' AS name, jsonb_pretty(pg_temp.masked(error)) AS error FROM create_enterprise_connections(test.params(8, 'mixed'));
 -- sent once each, but for the one of which Clerk said that it was not even tried
 SELECT * FROM pg_temp.not_once(8, 'mixed');
 SELECT name FROM enterprise_connections ORDER BY name;
@@ -101,7 +96,7 @@ SELECT name FROM enterprise_connections ORDER BY name;
 CREATE SERVER regress_refused FOREIGN DATA WRAPPER pg_clerk OPTIONS (api_url 'http://127.0.0.1:1/', max_retries '0', rate_limit '0');
 CREATE USER MAPPING FOR PUBLIC SERVER regress_refused OPTIONS (secret_key 'sk_test_mock');
 SELECT ordinal, connection, error->>'sqlstate' AS sqlstate, error->>'message' AS message, error->'status' AS status, error->'errors' AS errors
-FROM create_enterprise_connections(pg_temp.params(2, 'refused'), 'regress_refused');
+FROM create_enterprise_connections(test.params(2, 'refused'), 'regress_refused');
 DROP SERVER regress_refused CASCADE;
 -- created, but not completed: both
 SELECT mock.script('{"match": {"method": "PATCH"}, "status": 422, "body": {"errors": [{"message": "is wrong", "long_message": "It is wrong.", "code": "form_param_value_invalid"}]}}');
@@ -118,11 +113,11 @@ SELECT error FROM create_enterprise_connections(ARRAY['{"name": "Secret", "oidc"
 SELECT mock.reset('{"latency_ms": 30}');
 TRUNCATE enterprise_connections;
 ALTER SERVER clerk OPTIONS (ADD max_concurrency '4');
-SELECT count(connection) AS created, count(error) AS failed, bool_and(connection->>'name' = 'four ' || ordinal) AS in_order FROM create_enterprise_connections(pg_temp.params(20, 'four'));
+SELECT count(connection) AS created, count(error) AS failed, bool_and(connection->>'name' = 'four ' || ordinal) AS in_order FROM create_enterprise_connections(test.params(20, 'four'));
 SELECT mock.stats()->'max_in_flight' AS max_in_flight, mock.stats()->'requests' AS requests;
 ALTER SERVER clerk OPTIONS (SET max_concurrency '1');
 SELECT mock.reset();
-SELECT count(connection) AS created FROM create_enterprise_connections(pg_temp.params(5, 'one'));
+SELECT count(connection) AS created FROM create_enterprise_connections(test.params(5, 'one'));
 SELECT mock.stats()->'max_in_flight' AS max_in_flight;
 SELECT string_agg(body->>'name', ', ') AS in_order FROM mock.requests();
 ALTER SERVER clerk OPTIONS (DROP max_concurrency);
@@ -131,11 +126,11 @@ SELECT mock.reset('{"latency_ms": 20}');
 ALTER SERVER clerk OPTIONS (ADD max_concurrency '2');
 SELECT mock.script('{"match": {"body_contains": "\"slow 1\""}, "hold": true}');
 \! (for try in $(seq 900); do stats=$(curl -q -s -f --noproxy '*' "$CLERK_MOCK_URL/_mock/stats") || break; echo "$stats" | grep -Eq '"201": ?9\b' && break; sleep 0.05; done; curl -q -s --noproxy '*' -X POST "$CLERK_MOCK_URL/_mock/release") >/dev/null 2>&1 &
-SELECT count(connection) AS created, bool_or(connection->>'name' = 'slow 1') AS slow_one FROM create_enterprise_connections(pg_temp.params(10, 'slow'));
+SELECT count(connection) AS created, bool_or(connection->>'name' = 'slow 1') AS slow_one FROM create_enterprise_connections(test.params(10, 'slow'));
 ALTER SERVER clerk OPTIONS (DROP max_concurrency);
 -- the 32 of the default
 SELECT mock.reset('{"latency_ms": 150}');
-SELECT count(connection) AS created, count(error) AS failed FROM create_enterprise_connections(pg_temp.params(64, 'default'));
+SELECT count(connection) AS created, count(error) AS failed FROM create_enterprise_connections(test.params(64, 'default'));
 SELECT mock.stats()->'max_in_flight' AS max_in_flight;
 SELECT * FROM pg_temp.not_once(64, 'default');
 
@@ -146,7 +141,7 @@ SELECT mock.reset();
 TRUNCATE enterprise_connections;
 ALTER SERVER clerk OPTIONS (ADD max_concurrency '4');
 SELECT mock.script('{"skip": 3, "status": 429, "headers": {"Retry-After": "1"}, "body": {"errors": [{"code": "too_many_requests"}]}}');
-SELECT count(connection) AS created, count(error) AS failed FROM create_enterprise_connections(pg_temp.params(20, 'limited'));
+SELECT count(connection) AS created, count(error) AS failed FROM create_enterprise_connections(test.params(20, 'limited'));
 CREATE TEMP TABLE received AS
     SELECT r->'body'->>'name' AS name, (r->>'received_ms')::bigint AS at, (r->>'status')::int AS status, n
     FROM jsonb_array_elements(mock.call('GET', '/_mock/requests')) WITH ORDINALITY AS l (r, n);
@@ -158,7 +153,7 @@ SELECT count(*) AS tracked FROM enterprise_connections;
 ALTER SERVER clerk OPTIONS (DROP max_concurrency);
 -- a limit that all run into, again and again
 SELECT mock.reset('{"rate_limit": {"requests": 20, "window_ms": 500}}');
-SELECT count(connection) AS created, count(error) AS failed FROM create_enterprise_connections(pg_temp.params(50, 'window'));
+SELECT count(connection) AS created, count(error) AS failed FROM create_enterprise_connections(test.params(50, 'window'));
 SELECT count(*) FILTER (WHERE status = 201) AS created, count(DISTINCT body->>'name') FILTER (WHERE status = 201) AS names, count(*) FILTER (WHERE status = 429) > 0 AS refused
 FROM mock.requests();
 -- it ends with the time, and "at once" is not without any pause
@@ -166,7 +161,7 @@ SELECT mock.reset();
 ALTER SERVER clerk OPTIONS (ADD timeout '500ms');
 SET statement_timeout = '3s';
 SELECT mock.script('{"times": 0, "status": 429, "headers": {"Retry-After": "0"}, "body": {"errors": [{"message": "slow down", "code": "too_many_requests"}]}}');
-SELECT connection, error - 'errors' AS error, count(*) FROM create_enterprise_connections(pg_temp.params(3, 'never')) GROUP BY 1, 2;
+SELECT connection, error - 'errors' AS error, count(*) FROM create_enterprise_connections(test.params(3, 'never')) GROUP BY 1, 2;
 RESET statement_timeout;
 ALTER SERVER clerk OPTIONS (DROP timeout);
 SELECT (mock.stats()->>'requests')::int < 200 AS patient;

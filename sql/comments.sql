@@ -2,7 +2,10 @@
 CREATE TEMP VIEW member AS
 SELECT d.classid, d.objid
 FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
-WHERE e.extname = 'pg_clerk' AND d.deptype = 'e';
+WHERE e.extname = 'pg_clerk' AND d.deptype = 'e'
+    -- not the types of arrays and rows, which newer releases of PostgreSQL count
+    AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+        WHERE t.oid = d.objid AND (t.typcategory = 'A' OR c.relkind <> 'c')));
 
 -- Few objects, and no operators but = and <> of each composite type.
 SELECT count(*) <= 110 AS few, count(*) FILTER (WHERE classid = 'pg_operator'::regclass) AS operators FROM member;

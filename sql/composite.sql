@@ -194,6 +194,7 @@ SELECT greatest(l, r)::jsonb FROM pair ORDER BY 1;
 -- be said.
 \set VERBOSITY terse
 SELECT l < r FROM pair;
+SELECT a || one FROM (SELECT '{"(a,,,,,,)"}'::enterprise_connection_custom_attribute[], '(a,,,,,,)'::enterprise_connection_custom_attribute) AS t (a, one);
 SELECT (1, l) = (1, r) FROM pair;
 \set VERBOSITY default
 SELECT (1, l) IS DISTINCT FROM (1, r) AS rows, x = y AS of_tables, x.* IS DISTINCT FROM y.* AS expanded
@@ -201,7 +202,6 @@ FROM pair AS x JOIN pair AS y USING (l, r) ORDER BY l, r;
 SELECT l::jsonb < r::jsonb AS as_jsonb, record_lt(l, r) AS as_records FROM pair ORDER BY l, r;
 
 -- arrays: by functions
-SELECT a || one FROM (SELECT '{"(a,,,,,,)"}'::enterprise_connection_custom_attribute[], '(a,,,,,,)'::enterprise_connection_custom_attribute) AS t (a, one);
 SELECT array_append(a, one) AS append, array_prepend(one, a) AS prepend, array_cat(a, a) AS concat, arraycontains(a, a) AS contains,
 	one = ANY (a) AS "any", array_append(NULL, one) AS onto_null, array_position(a, one), array_remove(a, one)
 FROM (SELECT '{"(a,,,,,,)"}'::enterprise_connection_custom_attribute[], '(a,,,,,,)'::enterprise_connection_custom_attribute) AS t (a, one);

@@ -42,7 +42,7 @@ CREATE TABLE regress_api.orgs (id int PRIMARY KEY, name text, domains text[]);
 GRANT ALL ON regress_api.orgs TO PUBLIC;
 RESET ROLE;
 CREATE TRIGGER sso AFTER INSERT ON regress_api.orgs FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'key_prefix:=org', 'name=name', 'domains=domains');
+EXECUTE FUNCTION sync_enterprise_connection('key=org:id', 'name=name', 'domains=domains');
 --
 -- Of a caller
 --

@@ -81,7 +81,7 @@ ROLLBACK;
 -- Where nothing can be written
 --
 CREATE TEMP TABLE regress_orgs (id int PRIMARY KEY, name text);
-CREATE TRIGGER sso AFTER INSERT ON regress_orgs FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name', 'key_prefix:=orgs');
+CREATE TRIGGER sso AFTER INSERT ON regress_orgs FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=orgs:id', 'name=name');
 BEGIN READ ONLY;
 INSERT INTO regress_orgs VALUES (1, 'Acme');
 ROLLBACK;

@@ -81,8 +81,8 @@ SELECT create_enterprise_connection('{"name": "Acme", "provider": "saml_octa", "
 -- Nothing is sent
 --
 \x on
--- 22023: wrong parameters
-SELECT state, message, detail, hint, "column" FROM (VALUES
+-- 22023: wrong parameters (which ones there are is in test params)
+SELECT state, message, detail, regexp_replace(hint, 'are .*\. What', 'are .... What') AS hint, "column" FROM (VALUES
     ('{"nmae": "Acme"}'),
     ('{"name": 5}'),
     ('{"domains": "acme.example"}'),

@@ -53,14 +53,14 @@ SHOW default_transaction_read_only;
 DROP TABLE regress_h.refers;
 REVOKE REFERENCES ON enterprise_connections FROM regress_mallory;
 
--- The backfill of a partition that is somebody else's: its policy runs as its
+-- To reconcile a partition that is somebody else's: its policy runs as its
 -- owner, not as the owner of the trigger
 GRANT EXECUTE ON FUNCTION sync_enterprise_connection() TO regress_victim;
 GRANT USAGE ON FOREIGN SERVER clerk TO regress_victim;
 SET ROLE regress_victim;
 CREATE TABLE regress_h.org (id integer, name text, domains text[]) PARTITION BY LIST (id);
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_h.org FOR EACH ROW
-    EXECUTE FUNCTION sync_enterprise_connection('key=id', 'key_prefix:=org', 'name=name', 'domains=domains', 'server:=clerk');
+    EXECUTE FUNCTION sync_enterprise_connection('key=org:id', 'name=name', 'domains=domains', 'server:=clerk');
 SET ROLE regress_mallory;
 CREATE TABLE regress_h.part (id integer, name text, domains text[]);
 CREATE FUNCTION regress_h.look() RETURNS boolean LANGUAGE plpgsql AS
@@ -72,7 +72,7 @@ RESET ROLE;
 ALTER TABLE regress_h.org ATTACH PARTITION regress_h.part FOR VALUES IN (1);
 SET ROLE regress_mallory;
 INSERT INTO regress_h.part VALUES (1, 'one', '{one.example}');
-SELECT backfill_enterprise_connections('regress_h.part', 'sso');
+SELECT key, change FROM reconcile_enterprise_connections('regress_h.part', 'sso', refresh => false);
 RESET ROLE;
 SELECT role, operation, key FROM enterprise_connection_requests WHERE key IS NOT NULL ORDER BY id;
 

@@ -4,16 +4,6 @@ SELECT mock.reset('{"profile": "lenient"}');
 TRUNCATE enterprise_connections, enterprise_connection_requests;
 \set VERBOSITY default
 SET client_min_messages = error;        -- no word about workers, or what is dropped with a server
-CREATE FUNCTION pg_temp.failure(statement text, OUT state text, OUT message text, OUT detail text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    state := 'ok';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-END
-$$;
-
 --
 -- Ids and keys: 255 bytes, however well they compress
 --
@@ -31,15 +21,15 @@ INSERT INTO statements (statement) VALUES
     ('SELECT enqueue_enterprise_connection(''delete'', key => $1)'), ('SELECT enqueue_enterprise_connection(''delete'', id => $1)'),
     ('SELECT track_enterprise_connection(''{"id": "x"}'', ''clerk'', $1)'), ('SELECT track_enterprise_connection(jsonb_build_object(''id'', $1), ''clerk'')');
 SELECT mock.forget();
-SELECT statement, f.state, f.message FROM statements, pg_temp.failure(replace(statement, '$1', quote_literal(repeat('x', 256)) || '::text')) AS f ORDER BY n;
+SELECT statement, f.state, f.message FROM statements, test.failure(replace(statement, '$1', quote_literal(repeat('x', 256)) || '::text')) AS f ORDER BY n;
 -- the same for all of them
-SELECT what, f.state, f.detail, count(*) FROM statements, too_long, pg_temp.failure(replace(statement, '$1', quote_literal(value) || '::text')) AS f
+SELECT what, f.state, f.detail, count(*) FROM statements, too_long, test.failure(replace(statement, '$1', quote_literal(value) || '::text')) AS f
 GROUP BY 1, 2, 3 ORDER BY 1;
 SELECT count(*) AS sent FROM mock.requests();
 SELECT count(*) AS tracked, (SELECT count(*) FROM enterprise_connection_requests) AS enqueued FROM enterprise_connections;
 -- the longest one works in all of them
-SELECT statement, f.state, f.message FROM statements, pg_temp.failure(replace(statement, '$1', quote_literal((SELECT left(value, 255) FROM too_long WHERE what = 'incompressible')) || '::text')) AS f
-WHERE f.state NOT IN ('ok', 'KC404', '23505') ORDER BY n;
+SELECT statement, f.state, f.message FROM statements, test.failure(replace(statement, '$1', quote_literal((SELECT left(value, 255) FROM too_long WHERE what = 'incompressible')) || '::text')) AS f
+WHERE f.state NOT IN ('KC404', '23505') ORDER BY n;
 DELETE FROM enterprise_connection_requests;
 TRUNCATE enterprise_connections;
 
@@ -47,13 +37,14 @@ TRUNCATE enterprise_connections;
 CREATE TABLE regress_orgs (id text PRIMARY KEY, name text, domains text[]);
 INSERT INTO regress_orgs VALUES (repeat('o', 300), 'Old', '{old.example}');
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_orgs FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'key_prefix:=org', 'name=name', 'domains=domains');
+EXECUTE FUNCTION sync_enterprise_connection('key=org:id', 'name=name', 'domains=domains');
 INSERT INTO regress_orgs VALUES (repeat('k', 252), 'Long', '{long.example}');
 INSERT INTO regress_orgs VALUES (repeat('k', 251), 'Fits', '{fits.example}');
 INSERT INTO regress_orgs VALUES (repeat('u', 252), NULL, NULL);
 UPDATE regress_orgs SET name = 'Ready', domains = '{ready.example}' WHERE name IS NULL;
 UPDATE regress_orgs SET name = 'Older' WHERE name = 'Old';
-SELECT backfill_enterprise_connections('regress_orgs', 'sso');
+-- what could never be enqueued is a conflict
+SELECT length(key), change, path FROM reconcile_enterprise_connections('regress_orgs', 'sso', refresh => false);
 UPDATE regress_orgs SET domains = NULL WHERE name = 'Old';
 DELETE FROM regress_orgs WHERE name = 'Old';
 SELECT operation, length(key), params->>'name' AS name FROM enterprise_connection_requests;
@@ -75,20 +66,20 @@ $$;
 SELECT url FROM mock.server \gset
 CREATE SERVER regress_extra FOREIGN DATA WRAPPER pg_clerk OPTIONS (api_url :'url', rate_limit '0', extra_params 'foo', max_response_size '20MB');
 CREATE USER MAPPING FOR PUBLIC SERVER regress_extra OPTIONS (secret_key 'sk_test_mock');
-SELECT what, pg_temp.failure(format('SELECT enqueue_enterprise_connection(''create'', pg_temp.params(%L, 8388608), server => ''regress_extra'')', what)) AS at_enqueue
+SELECT what, test.failure(format('SELECT enqueue_enterprise_connection(''create'', pg_temp.params(%L, 8388608), server => ''regress_extra'')', what)) AS at_enqueue
 FROM unnest('{name,escapes,secret,domains,extra,patch}'::text[]) AS what;
 SELECT operation, f.* FROM unnest('{create_enterprise_connection($1),"upsert_enterprise_connection(''k'', $1)","update_enterprise_connection(''x'', $1)","enqueue_enterprise_connection(''upsert'', $1, key => ''k'')",
     "enqueue_enterprise_connection(''update'', $1, key => ''k'')",enterprise_connection_body($1),"enterprise_connection_body($1, ''update'')"}'::text[]) AS operation,
-    pg_temp.failure(format('SELECT %s', replace(operation, '$1', 'pg_temp.params(''name'', 10000000)'))) AS f;
+    test.failure(format('SELECT %s', replace(operation, '$1', 'pg_temp.params(''name'', 10000000)'))) AS f;
 SELECT * FROM check_enterprise_connection(pg_temp.params('name', 10000000));
 SELECT ordinal, connection->>'name' AS name, error->>'sqlstate' AS state, error->>'message' AS message
 FROM create_enterprise_connections(ARRAY[pg_temp.params('name', 3), pg_temp.params('name', 10000000), pg_temp.params('name', 4)]);
 -- by a trigger, too
-SELECT pg_temp.failure($$INSERT INTO regress_orgs VALUES ('large', repeat('x', 10000000), '{large.example}')$$);
-SELECT pg_temp.failure($$INSERT INTO regress_orgs VALUES ('escapes', repeat(E'\x01', 2000000), '{large.example}')$$);
+SELECT test.failure($$INSERT INTO regress_orgs VALUES ('large', repeat('x', 10000000), '{large.example}')$$);
+SELECT test.failure($$INSERT INTO regress_orgs VALUES ('escapes', repeat(E'\x01', 2000000), '{large.example}')$$);
 -- up to the last byte
 SELECT length(enterprise_connection_body(pg_temp.params('name', 8388608 - 11))->>'name') AS length;
-SELECT pg_temp.failure('SELECT enterprise_connection_body(pg_temp.params(''name'', 8388608 - 10))');
+SELECT test.failure('SELECT enterprise_connection_body(pg_temp.params(''name'', 8388608 - 10))');
 SELECT length(create_enterprise_connection(pg_temp.params('name', 8388608 - 11), 'regress_extra')->>'name') AS length;
 SELECT count(*) AS enqueued FROM enterprise_connection_requests;
 

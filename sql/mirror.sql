@@ -11,15 +11,6 @@ SELECT url FROM mock.server \gset
 CREATE SERVER regress_else FOREIGN DATA WRAPPER pg_clerk OPTIONS (api_url :'url', rate_limit '0');
 CREATE USER MAPPING FOR PUBLIC SERVER regress_else OPTIONS (secret_key 'sk_test_mock');
 
--- What was sent since it was last asked.
-CREATE FUNCTION pg_temp.sent() RETURNS TABLE (method text, target text, status int)
-LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN QUERY SELECT r.method, r.target, r.status FROM mock.requests() AS r ORDER BY 1, 2;
-    PERFORM mock.forget();
-END
-$$;
-
 -- The table as it was, to see which rows were written since.
 CREATE TEMP TABLE seen (row_xmin text, row_ctid tid, server name, id text, synced_at timestamptz);
 CREATE FUNCTION pg_temp.look() RETURNS void LANGUAGE sql AS $$
@@ -48,7 +39,7 @@ $$;
 -- An empty instance
 --
 SELECT * FROM mirror_enterprise_connections();
-SELECT * FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent() ORDER BY 1, 2;
 
 --
 -- Inserted, updated, deleted, gone
@@ -59,14 +50,14 @@ SELECT server, id, key, name, provider, domains, active, organization_id, sync_u
        synced_at BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp() AS synced_now
 FROM enterprise_connections ORDER BY id;
 SELECT count(*) AS whole_objects FROM enterprise_connections JOIN mock.connections() AS m ON m = connection;
-SELECT * FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent() ORDER BY 1, 2;
 
 -- nothing has changed: no rows, no writes
 SELECT pg_temp.look();
 SELECT * FROM mirror_enterprise_connections();
 SELECT * FROM mirror_enterprise_connections(server => NULL, force => NULL);
 SELECT * FROM pg_temp.written();
-SELECT * FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent() ORDER BY 1, 2;
 
 -- somebody creates, changes and deletes; a key stays with its connection
 SELECT adopt_enterprise_connection('customer:2', 'entconn_000002')->>'id' AS id;
@@ -82,7 +73,7 @@ SELECT id, key, name, provider, domains, organization_id FROM enterprise_connect
 -- only what was reported was written; the other server's rows are none of its business
 SELECT * FROM pg_temp.written();
 -- what was on no page was asked for by its id
-SELECT * FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent() ORDER BY 1, 2;
 SELECT * FROM mirror_enterprise_connections() ORDER BY id;
 
 -- a user's foreign key holds the row: it stays, and is reported each time
@@ -144,7 +135,7 @@ SELECT pg_temp.script_pages(4, jsonb_build_array(pg_temp.element('d', 'D', 1), p
     jsonb_build_array(pg_temp.element('c', 'C', 1), pg_temp.element('b', 'B', 1)),
     jsonb_build_array(pg_temp.element('a', 'A', 1)));
 SELECT * FROM mirror_enterprise_connections() ORDER BY id;
-SELECT target FROM pg_temp.sent();
+SELECT target FROM mock.sent() ORDER BY method, target;
 -- twice on one page, the newer one counts; twice on two, the same
 SELECT pg_temp.script_pages(4, jsonb_build_array(pg_temp.element('d', 'D2', 2), pg_temp.element('d', 'D3', 3), pg_temp.element('d', 'D', 1)),
     jsonb_build_array(pg_temp.element('d', 'D2', 2), pg_temp.element('c', 'C', 1), pg_temp.element('b', 'B', 1), pg_temp.element('a', 'A', 1)));
@@ -159,12 +150,12 @@ SELECT pg_temp.look();
 SELECT pg_temp.script_pages(2, jsonb_build_array(pg_temp.element('b', 'B', 1), pg_temp.element('a', 'A', 1)));
 SELECT * FROM mirror_enterprise_connections() ORDER BY id;
 SELECT * FROM pg_temp.written();
-SELECT * FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent() ORDER BY 1, 2;
 -- what was synced since the mirror began is not even asked for (here: it was, in the future)
 UPDATE enterprise_connections SET synced_at = clock_timestamp() + interval '1 hour' WHERE id = 'c';
 SELECT pg_temp.script_pages(3, jsonb_build_array(pg_temp.element('b', 'B', 1), pg_temp.element('a', 'A', 1), pg_temp.element('d', 'D9', 9)));
 SELECT * FROM mirror_enterprise_connections() ORDER BY id;
-SELECT * FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent() ORDER BY 1, 2;
 
 -- less on a page than was asked for, and more in the end than was said at first
 SELECT mock.reset();
@@ -172,7 +163,7 @@ TRUNCATE enterprise_connections;
 SELECT pg_temp.script_pages(5, jsonb_build_array(pg_temp.element('e', 'E', 1), pg_temp.element('d', 'D', 1)),
     jsonb_build_array(pg_temp.element('c', 'C', 1), pg_temp.element('b', 'B', 1)), jsonb_build_array(pg_temp.element('a', 'A', 1)));
 SELECT * FROM mirror_enterprise_connections() ORDER BY id;
-SELECT target FROM pg_temp.sent();
+SELECT target FROM mock.sent() ORDER BY method, target;
 SELECT mock.reset();
 TRUNCATE enterprise_connections;
 ALTER SERVER clerk OPTIONS (ADD max_concurrency '1');
@@ -180,7 +171,7 @@ SELECT pg_temp.script_pages(3, jsonb_build_array(pg_temp.element('c', 'C', 1), p
 SELECT pg_temp.script_pages(6, jsonb_build_array(pg_temp.element('b', 'B', 1), pg_temp.element('a', 'A', 1)),
     jsonb_build_array(pg_temp.element('b', 'B', 1), pg_temp.element('a', 'A', 1)));
 SELECT * FROM mirror_enterprise_connections() ORDER BY id;
-SELECT target FROM pg_temp.sent();
+SELECT target FROM mock.sent() ORDER BY method, target;
 ALTER SERVER clerk OPTIONS (DROP max_concurrency);
 -- no total_count; elements that are none
 SELECT mock.reset();
@@ -188,32 +179,32 @@ TRUNCATE enterprise_connections;
 SELECT pg_temp.script_pages(NULL, jsonb_build_array(pg_temp.element('a', 'A', 1), '{}', '[]', '5', '"b"', 'null', '{"id": ""}', '{"id": null}', '{"id": 7}', '{"id": ["c"]}', '{"id": "d"}'));
 SELECT * FROM mirror_enterprise_connections() ORDER BY id;
 SELECT id, name, domains, updated_at FROM enterprise_connections ORDER BY id;
-SELECT target FROM pg_temp.sent();
+SELECT target FROM mock.sent() ORDER BY method, target;
 
 -- many pages; just as many as pages hold; one by one when they are gone
 SELECT mock.reset();
 TRUNCATE enterprise_connections;
 SELECT mock.call('POST', '/_mock/seed', '{"count": 1201}') IS NOT NULL AS seeded;
 SELECT change, count(*), count(DISTINCT id) AS ids FROM mirror_enterprise_connections() GROUP BY change;
-SELECT * FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent() ORDER BY 1, 2;
 SELECT count(*) AS whole_objects FROM enterprise_connections JOIN mock.connections() AS m ON m->>'id' = id AND m = connection;
 -- as many as there are rows are asked for at once: none waits for the first page
 SELECT mock.settings('{"latency_ms": 150}');
 SELECT change, count(*) FROM mirror_enterprise_connections() GROUP BY change;
 SELECT mock.stats()->'max_in_flight' AS max_in_flight;
-SELECT target FROM pg_temp.sent() ORDER BY target;
+SELECT target FROM mock.sent() ORDER BY target;
 -- all but the first are asked for again if the server gives less at a time
 UPDATE enterprise_connections SET synced_at = clock_timestamp() + interval '1 hour';
 SELECT mock.reset();
 SELECT pg_temp.script_pages(6, VARIADIC array_fill(jsonb_build_array(pg_temp.element('b', 'B', 1), pg_temp.element('a', 'A', 1)), ARRAY[5]));
 SELECT * FROM mirror_enterprise_connections() ORDER BY id;
-SELECT target FROM pg_temp.sent() ORDER BY target;
+SELECT target FROM mock.sent() ORDER BY target;
 DELETE FROM enterprise_connections WHERE id IN ('a', 'b');
 UPDATE enterprise_connections SET synced_at = '-infinity';
 SELECT mock.reset();
 SELECT mock.call('POST', '/_mock/seed', '{"count": 1000}') IS NOT NULL AS seeded;
 SELECT change, count(*), min(id), max(id) FROM mirror_enterprise_connections() GROUP BY change ORDER BY change;
-SELECT method, count(*), count(DISTINCT target) AS targets FROM pg_temp.sent() WHERE target ~ 'entconn_' GROUP BY method;
+SELECT method, count(*), count(DISTINCT target) AS targets FROM mock.sent() WHERE target ~ 'entconn_' GROUP BY method;
 SELECT count(*) AS tracked FROM enterprise_connections;
 -- the next page is asked for before one is written
 SELECT mock.reset();
@@ -255,7 +246,7 @@ SELECT * FROM mirror_enterprise_connections();
 \echo :SQLSTATE
 SELECT * FROM pg_temp.written();
 SELECT count(*) AS tracked FROM enterprise_connections;
-SELECT * FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent() ORDER BY 1, 2;
 SELECT * FROM mirror_enterprise_connections(force => true) ORDER BY id;
 SELECT id FROM enterprise_connections ORDER BY id;
 -- half of ten is not more than half; of nine, all may go

@@ -77,7 +77,7 @@ SELECT s.statement, f.* FROM (VALUES
     ($$SELECT await_enterprise_connection(4711)$$),
     ($$SELECT retry_enterprise_connection_request(4711)$$),
     ($$SELECT cancel_enterprise_connection_request(4711)$$)
-) AS s (statement), box.failure(statement) AS f;
+) AS s (statement), test.failure(statement) AS f;
 \x off
 SELECT count(*) AS enqueued FROM outbox WHERE id > 10;
 BEGIN READ ONLY;
@@ -90,7 +90,7 @@ BEGIN;
 CALL deliver_enterprise_connections();
 \echo :SQLSTATE
 ROLLBACK;
-SELECT * FROM box.failure('CALL deliver_enterprise_connections()') \gx
+SELECT * FROM test.failure('CALL deliver_enterprise_connections()') \gx
 SET default_transaction_read_only = on;
 CALL deliver_enterprise_connections();
 \echo :SQLSTATE

@@ -151,9 +151,9 @@ SELECT DISTINCT priority FROM enterprise_connection_requests ORDER BY 1;
 CALL deliver_enterprise_connections();
 SELECT method, body->>'name' AS name, body->'active' AS active FROM box.sent();
 SELECT state, count(*) FROM outbox GROUP BY 1 ORDER BY 1;
-SELECT * FROM box.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => 1001)$$) \gx
-SELECT state, message FROM box.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => -1001)$$);
-SELECT state, message FROM box.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => 2147483647)$$);
+SELECT * FROM test.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => 1001)$$) \gx
+SELECT state, message FROM test.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => -1001)$$);
+SELECT state, message FROM test.failure($$SELECT enqueue_enterprise_connection('delete', key => 'a', priority => 2147483647)$$);
 -- in one transaction, too
 BEGIN;
 SELECT count(enqueue_enterprise_connection('create', box.params('More ' || n, 'more' || n || '.example'), priority => 10)) FROM generate_series(1, 20) AS n;
@@ -190,9 +190,12 @@ BEGIN
     END LOOP;
 END
 $$;
+SELECT enqueue_enterprise_connection('update', '{"name": "A 251"}', 'a', priority => -1) AS request;
 SELECT enqueue_enterprise_connection('upsert', box.params('B'), 'b') AS request;
 CALL deliver_enterprise_connections();
 SELECT key, state FROM outbox WHERE key = 'b';
+-- but not one that people wait for, which stands for its lane
+SELECT next_attempt_at < 'infinity' AS due FROM enterprise_connection_requests WHERE priority = -1;
 SELECT count(*) AS waiting, bool_or(next_attempt_at = 'infinity') AS some_out_of_the_way, max(attempts) AS attempts FROM enterprise_connection_requests WHERE key = 'a' AND id > 2;
 SELECT mock.unscript();
 SELECT count(*) > 0 AS sent FROM box.sent();

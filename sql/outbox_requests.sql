@@ -53,7 +53,7 @@ COMMIT;
 -- failed
 SELECT mock.script('{"match": {"method": "PATCH"}, "status": 422, "headers": {"Content-Type": "application/json"}, "body": {"clerk_trace_id": "t1", "errors": [{"message": "is wrong", "long_message": "Name is wrong.", "code": "form_param_value_invalid", "meta": {"param_name": "name"}}]}}');
 CALL deliver_enterprise_connections();
-SELECT * FROM box.failure('SELECT await_enterprise_connection(5)') \gx
+SELECT * FROM test.failure('SELECT await_enterprise_connection(5)') \gx
 -- with what a call at once has in these fields
 DO $$
 DECLARE
@@ -68,11 +68,11 @@ END
 $$;
 SELECT enqueue_enterprise_connection('create', box.params('A 6'), 'a') AS request;
 CALL deliver_enterprise_connections();
-SELECT * FROM box.failure('SELECT await_enterprise_connection(6)') \gx
+SELECT * FROM test.failure('SELECT await_enterprise_connection(6)') \gx
 -- cancelled
 SELECT enqueue_enterprise_connection('upsert', '{"name": "A 7"}', 'a') AS request;
 SELECT cancel_enterprise_connection_request(7);
-SELECT * FROM box.failure('SELECT await_enterprise_connection(7)') \gx
+SELECT * FROM test.failure('SELECT await_enterprise_connection(7)') \gx
 -- deleted
 SELECT enqueue_enterprise_connection('delete', key => 'a') AS request;
 CALL deliver_enterprise_connections();
@@ -92,7 +92,7 @@ SELECT mock.script('{"times": 3, "status": 422, "headers": {"Content-Type": "app
 SELECT enqueue_enterprise_connection('upsert', box.params('A'), 'a') AS request;
 SELECT enqueue_enterprise_connection('upsert', box.params('B'), 'b') AS request;
 SELECT enqueue_enterprise_connection('upsert', box.params('C'), 'c') AS request;
-SELECT box.failure('SELECT retry_enterprise_connection_request(1)');
+SELECT test.failure('SELECT retry_enterprise_connection_request(1)');
 CALL deliver_enterprise_connections();
 SELECT count(*) > 0 AS sent FROM box.sent();
 SELECT retry_enterprise_connection_request(1);
@@ -103,7 +103,7 @@ SELECT retry_enterprise_connection_request(id => 3, params => '{"nmae": "x"}');
 CALL deliver_enterprise_connections();
 TABLE outbox;
 SELECT method, body, status FROM box.sent();
-SELECT box.failure('SELECT retry_enterprise_connection_request(1)');
+SELECT test.failure('SELECT retry_enterprise_connection_request(1)');
 -- as long as a later one of its key is only queued, it goes first, and is taken over
 SELECT enqueue_enterprise_connection('upsert', '{"domains": ["c2.example"]}', 'c') AS request;
 SELECT retry_enterprise_connection_request(3);
@@ -118,12 +118,12 @@ SELECT enqueue_enterprise_connection('upsert', '{"name": "C 3"}', 'c') AS reques
 SELECT id, state FROM outbox WHERE id > 4;
 CALL deliver_enterprise_connections();
 SELECT id, state, superseded_by FROM enterprise_connection_requests WHERE id > 4 ORDER BY id;
-SELECT * FROM box.failure('SELECT retry_enterprise_connection_request(5)') \gx
-SELECT message FROM box.failure('SELECT cancel_enterprise_connection_request(5)');
-SELECT message FROM box.failure('SELECT await_enterprise_connection(5)');
+SELECT * FROM test.failure('SELECT retry_enterprise_connection_request(5)') \gx
+SELECT message FROM test.failure('SELECT cancel_enterprise_connection_request(5)');
+SELECT message FROM test.failure('SELECT await_enterprise_connection(5)');
 -- whatever was purged since
 DELETE FROM enterprise_connection_requests WHERE id = 6;
-SELECT message FROM box.failure('SELECT retry_enterprise_connection_request(5)');
+SELECT message FROM test.failure('SELECT retry_enterprise_connection_request(5)');
 -- by one that has failed itself, or that has another operation, or was enqueued by the id
 SELECT enqueue_enterprise_connection('update', '{"name": "Wrong 2"}', 'c') AS request;
 CALL deliver_enterprise_connections();
@@ -167,7 +167,7 @@ CALL deliver_enterprise_connections();
 SELECT enqueue_enterprise_connection('upsert', box.params('A 2', 'a.example'), 'a') AS request;
 SELECT enqueue_enterprise_connection('upsert', box.params('A 3', 'a.example'), 'a') AS request;
 SELECT cancel_enterprise_connection_request(2);
-SELECT * FROM box.failure('SELECT cancel_enterprise_connection_request(3)') \gx
+SELECT * FROM test.failure('SELECT cancel_enterprise_connection_request(3)') \gx
 SELECT cancel_enterprise_connection_request(4);
 -- the lane is free again
 SELECT cancel_enterprise_connection_request(1);
@@ -175,8 +175,8 @@ SELECT next_attempt_at <= clock_timestamp() AS due FROM enterprise_connection_re
 SELECT id, state, finished_at IS NOT NULL AS finished FROM enterprise_connection_requests ORDER BY id;
 CALL deliver_enterprise_connections();
 SELECT id, key, state, attempts FROM outbox;
-SELECT box.failure('SELECT cancel_enterprise_connection_request(1)');
-SELECT box.failure('SELECT cancel_enterprise_connection_request(5)');
+SELECT test.failure('SELECT cancel_enterprise_connection_request(1)');
+SELECT test.failure('SELECT cancel_enterprise_connection_request(5)');
 -- rolled back, it is not cancelled
 SELECT enqueue_enterprise_connection('upsert', '{"name": "A 4"}', 'a') AS request;
 BEGIN;

@@ -47,6 +47,9 @@ SELECT retry_enterprise_connection_request(2, '{"name": "Failing", "provider": "
 CALL deliver_enterprise_connections();
 SELECT id, state, params->'oidc' AS oidc FROM enterprise_connection_requests ORDER BY id;
 SELECT body->'oidc' AS oidc, status FROM box.sent();
+-- what is deleted was overtaken, or came to an end
+SELECT retry_enterprise_connection_request(1, '{"name": "Delivered"}');
+SELECT retry_enterprise_connection_request(1000000);
 ALTER SYSTEM RESET pg_clerk.retention;
 CALL box.reloaded('pg_clerk.retention', '7d');
 

@@ -30,12 +30,14 @@ INSERT INTO regress_call VALUES
     ('enterprise_connection_without_secrets', $$enterprise_connection_without_secrets(jsonb_build_object('oidc', jsonb_build_object('client_secret', 'x' || n)))$$),
     ('enterprise_connection_to_jsonb', $$(ROW(NULL, 'N' || n, NULL)::enterprise_connection_login_hint)::jsonb$$);
 
--- those that are not here are operators' and PostgreSQL's own functions
+-- those that are not here are operators' and PostgreSQL's own functions, and others
+-- of the same C function
 SELECT p.proname, p.proparallel FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
     AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_clerk')
     AND p.proparallel <> 'u' AND p.prorettype <> 'internal'::regtype AND p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'internal')
-    AND NOT EXISTS (SELECT FROM regress_call c WHERE c.function = p.proname);
+    AND NOT EXISTS (SELECT FROM regress_call c JOIN pg_proc tried ON tried.proname = c.function
+        WHERE tried.prosrc = p.prosrc AND tried.proparallel = p.proparallel);
 
 CREATE FUNCTION pg_temp.is_parallel(call text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE

@@ -214,6 +214,15 @@ SELECT path, message FROM check_enterprise_connection(jsonb_build_object(repeat(
 SELECT * FROM check_enterprise_connection('{"provder": "x"}', 'update');
 SELECT message FROM check_enterprise_connection('{"provder": "x"}', 'create');
 
+-- the names in a hint are spelled as the caller does: as in the unknown name, else
+-- as around it, else as anywhere
+SELECT f.path, left(f.hint, 90) AS hint FROM unnest(ARRAY[
+	'{"organizationId": "x", "quux": 1}', '{"organization_id": "x", "quux": 1}',
+	'{"quux": 1, "saml": {"idpSsoUrl": "x"}}', '{"organizationId": "x", "saml": {"idp_sso": "x"}}',
+	'{"organization_id": "x", "saml": {"idpSso": "x"}}', '{"organizationId": "x", "saml": {"sso_path": "x", "ssoPath": "x", "source": "x"}}',
+	'{"saml": {"loginHint": {"client_secret": "x", "ssopath": "x"}}}', '{"saml": {"login-hint": {"ssopath": "x"}}}',
+	'{"customAttributes": [{"ssopath": "x"}]}']::jsonb[]) AS p, check_enterprise_connection(p) AS f;
+
 \pset format aligned
 
 --

@@ -5,17 +5,6 @@ TRUNCATE enterprise_connections;
 \set VERBOSITY default
 SET client_min_messages = warning;      -- no "drop cascades to"
 
-CREATE FUNCTION pg_temp.failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    state := 'ok';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-END
-$$;
-
 --
 -- Options of a server
 --
@@ -46,7 +35,7 @@ FROM (VALUES
     ('timeuot', '1s'), ('apiurl', 'x'), ('nothing_like_it', 'x'),
     ('secret_key', 'sk_test_1'), ('secret_key_file', '/x')
 ) AS v (option, value),
-    pg_temp.failure(format('CREATE SERVER regress_try FOREIGN DATA WRAPPER pg_clerk OPTIONS (%I %L); DROP SERVER regress_try', option, value)) AS f;
+    test.failure(format('CREATE SERVER regress_try FOREIGN DATA WRAPPER pg_clerk OPTIONS (%I %L); DROP SERVER regress_try', option, value)) AS f;
 
 -- a version of the server, and options of the wrapper
 SELECT f.* FROM (VALUES
@@ -55,7 +44,7 @@ SELECT f.* FROM (VALUES
     ('ALTER FOREIGN DATA WRAPPER pg_clerk OPTIONS (ADD secret_key ''sk_test_1'')'),
     ('ALTER FOREIGN DATA WRAPPER pg_clerk OPTIONS (ADD something ''x'')'),
     ('CREATE FOREIGN TABLE regress_try (x int) SERVER clerk OPTIONS (x ''y'')')
-) AS v (statement), pg_temp.failure(statement) AS f;
+) AS v (statement), test.failure(statement) AS f;
 
 --
 -- Options of a user mapping; no message shows a key, not even a wrong one
@@ -68,9 +57,9 @@ FROM (VALUES
     ($$secret_key 'sk_test_1', secret_key_file '/etc/clerk/key'$$), ($$secretkey 'sk_test_1'$$), ($$password 'sk_test_1'$$),
     ($$api_url 'https://api.clerk.com'$$)
 ) AS v (options),
-    pg_temp.failure(format('CREATE USER MAPPING FOR PUBLIC SERVER regress_try OPTIONS (%s); DROP USER MAPPING FOR PUBLIC SERVER regress_try', options)) AS f;
+    test.failure(format('CREATE USER MAPPING FOR PUBLIC SERVER regress_try OPTIONS (%s); DROP USER MAPPING FOR PUBLIC SERVER regress_try', options)) AS f;
 SELECT f.state, f.message, f.hint, f.message || f.detail || f.hint LIKE '%' || repeat('k', 100) || '%' AS key_shown
-FROM pg_temp.failure(format('CREATE USER MAPPING FOR PUBLIC SERVER regress_try OPTIONS (secret_key %L)', repeat('k', 2000))) AS f;
+FROM test.failure(format('CREATE USER MAPPING FOR PUBLIC SERVER regress_try OPTIONS (secret_key %L)', repeat('k', 2000))) AS f;
 
 -- a file is read only for those who may read files anyway
 CREATE ROLE regress_owner;
@@ -86,7 +75,7 @@ SELECT f.* FROM (VALUES
     ('ALTER USER MAPPING FOR PUBLIC SERVER regress_owned OPTIONS (DROP secret_key, ADD secret_key_file ''/etc/passwd'')'),
     ('ALTER SERVER regress_owned OPTIONS (ADD ca_file ''/etc/passwd'')'),
     ('ALTER SERVER regress_owned OPTIONS (ADD api_url ''https://elsewhere.example'')')
-) AS v (statement), pg_temp.failure(statement) AS f;
+) AS v (statement), test.failure(statement) AS f;
 RESET ROLE;
 -- set by a superuser, it can only be dropped
 ALTER SERVER regress_owned OPTIONS (ADD ca_file '/etc/clerk/ca.pem');
@@ -97,7 +86,7 @@ SELECT f.* FROM (VALUES
     ('ALTER USER MAPPING FOR PUBLIC SERVER regress_owned OPTIONS (DROP secret_key_file)'),
     ('ALTER SERVER regress_owned OPTIONS (SET api_url ''https://again.example'')'),
     ('ALTER SERVER regress_owned OPTIONS (SET api_url ''https://again.example'', DROP ca_file)')
-) AS v (statement), pg_temp.failure(statement) AS f;
+) AS v (statement), test.failure(statement) AS f;
 RESET ROLE;
 SET ROLE regress_reader;
 CREATE SERVER regress_read FOREIGN DATA WRAPPER pg_clerk OPTIONS (ca_file '/etc/ssl/ca.pem');
@@ -165,13 +154,13 @@ FROM mock.requests();
 -- extra_params
 EXECUTE create_b('nothing extra');
 PREPARE extra AS SELECT create_enterprise_connection('{"fooBar": {"aB": 1}, "saml": {"newOne": null, "forceAuthn": true}}', 'regress_b')->>'id' IS NOT NULL AS created;
-EXECUTE extra;
+SELECT state, message, detail FROM test.failure('EXECUTE extra');
 ALTER SERVER regress_b OPTIONS (ADD extra_params 'foo_bar, saml.newOne');
 SELECT mock.script('{"status": 201, "body": {"object": "enterprise_connection", "name": "Any", "provider": "saml_custom", "id": "entconn_extra"}}');
 EXECUTE extra;
 SELECT body FROM mock.requests() WHERE body ? 'foo_bar';
 ALTER SERVER regress_b OPTIONS (SET extra_params 'foo_bar');
-EXECUTE extra;
+SELECT state, message, detail FROM test.failure('EXECUTE extra');
 ALTER SERVER regress_b OPTIONS (DROP extra_params);
 
 -- max_response_size and timeout
@@ -180,7 +169,7 @@ SELECT mock.script('[{"status": 201, "fill": {"prefix": "{\"id\": \"entconn_7\",
 SELECT f.state, f.message, regexp_replace(regexp_replace(f.detail, '^Operation timed out.*', '<libcurl>'),
                                           '201, \d+ bytes\)([^\n]*).*', '201, <n> bytes)\1') AS detail,
        f.detail LIKE '%id is "entconn_7"%' AS id_shown
-FROM generate_series(1, 2) AS n, pg_temp.failure(format('EXECUTE create_b(%L)', n)) AS f;
+FROM generate_series(1, 2) AS n, test.failure(format('EXECUTE create_b(%L)', n)) AS f;
 
 --
 -- pg_clerk.server
@@ -297,28 +286,28 @@ SELECT pg_temp.origin() = pg_temp.here() AS here;
 -- a restored dump: another cluster
 CREATE TEMP TABLE sent_before AS SELECT count(*) FROM mock.requests();
 CALL pg_temp.set_origin('1' || pg_temp.here());
-SELECT * FROM pg_temp.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
+SELECT * FROM test.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
 -- restored over the same database: another server
 CALL pg_temp.set_origin(pg_temp.here(server => 1));
-SELECT * FROM pg_temp.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
+SELECT * FROM test.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
 -- a template copy: another database; the other servers are armed as before
 CALL pg_temp.set_origin(pg_temp.here(database => 1));
-SELECT * FROM pg_temp.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
+SELECT * FROM test.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress_b')$$);
 SELECT create_enterprise_connection(name => 'the other', server => 'clerk')->>'name' AS name;
 SELECT count(*) - (SELECT count FROM sent_before) AS sent FROM mock.requests();
 -- also with a name that has to be quoted
 ALTER SERVER regress_b RENAME TO "regress B's";
-SELECT hint FROM pg_temp.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress B''s')$$);
+SELECT hint FROM test.failure($$SELECT create_enterprise_connection(name => 'x', server => 'regress B''s')$$);
 ALTER SERVER "regress B's" RENAME TO regress_b;
 
 -- only the server's owner arms it: not who only uses it, nor who owns another
 SET ROLE regress_app;
-SELECT * FROM pg_temp.failure($$SELECT arm_enterprise_connections('regress_b')$$);
+SELECT * FROM test.failure($$SELECT arm_enterprise_connections('regress_b')$$);
 SET ROLE regress_reader;
-SELECT * FROM pg_temp.failure($$SELECT arm_enterprise_connections('regress_b')$$);
+SELECT * FROM test.failure($$SELECT arm_enterprise_connections('regress_b')$$);
 SET ROLE regress_owner;
-SELECT * FROM pg_temp.failure($$SELECT arm_enterprise_connections('clerk')$$);
-SELECT * FROM pg_temp.failure($$SELECT arm_enterprise_connections('no_such')$$);
+SELECT * FROM test.failure($$SELECT arm_enterprise_connections('clerk')$$);
+SELECT * FROM test.failure($$SELECT arm_enterprise_connections('no_such')$$);
 SELECT arm_enterprise_connections('regress_b');
 SET ROLE regress_app;
 SELECT create_enterprise_connection(name => 'armed again', server => 'regress_b')->>'name' AS name;

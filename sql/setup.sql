@@ -82,6 +82,57 @@ $$;
 CREATE FUNCTION mock.stats() RETURNS jsonb
 LANGUAGE sql AS $$SELECT mock.call('GET', '/_mock/stats')$$;
 
+-- What was sent since it was last asked.
+CREATE FUNCTION mock.sent() RETURNS TABLE (method text, target text, body jsonb, status int)
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY SELECT r.method, r.target, r.body, r.status FROM mock.requests() AS r;
+    PERFORM mock.forget();
+END
+$$;
+
+-- Schema test: what several tests need.
+CREATE SCHEMA test;
+GRANT USAGE ON SCHEMA test TO PUBLIC;
+-- What a statement fails with.  Masked are ports and the mock's trace ids, which
+-- differ from run to run, and what libcurl says, which differs between releases.
+CREATE FUNCTION test.failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    message := 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    message := regexp_replace(message, '127\.0\.0\.1:\d+', '127.0.0.1:<port>');
+    detail := regexp_replace(detail, 'Trace id: 0{16}[0-9a-f]{16}$', 'Trace id: <id>', 'n');
+    detail := regexp_replace(detail,
+        '(Recv failure|Send failure|Empty reply|Operation timed out|Connection timed out|Failed to connect|transfer closed|Server returned|Failure when|Illegal|end of response)[^\n]*',
+        '<libcurl>');
+END
+$$;
+-- The parameters of so many connections.
+CREATE FUNCTION test.params(count int, prefix text) RETURNS jsonb[] LANGUAGE sql AS $$
+    SELECT array_agg(jsonb_build_object('name', prefix || ' ' || n, 'provider', 'saml_okta', 'domains', jsonb_build_array(prefix || '-' || n || '.example')) ORDER BY n)
+    FROM generate_series(1, count) AS n
+$$;
+-- A create by its name alone: the id.
+CREATE FUNCTION test.created(name text) RETURNS text LANGUAGE sql AS $$
+    SELECT create_enterprise_connection(name => created.name, provider => 'saml_okta', domains => ARRAY[replace(created.name, ' ', '-') || '.example'])->>'id'
+$$;
+-- What exists, at Clerk and here.
+CREATE FUNCTION test.everything() RETURNS TABLE (at_clerk text, id text, tracked text) LANGUAGE sql AS $$
+    SELECT m->>'name', coalesce(m->>'id', e.id), e.name
+    FROM mock.connections() AS m FULL JOIN enterprise_connections AS e ON e.id = m->>'id' ORDER BY 2
+$$;
+-- A row's connection is created with it.
+CREATE FUNCTION test.connects() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.connection := create_enterprise_connection(name => NEW.name, provider => 'saml_okta', domains => ARRAY[lower(NEW.name) || '.example'])->>'id';
+    RETURN NEW;
+END
+$$;
+
 -- Schema box, by which a test steers the outbox.
 CREATE SCHEMA box;
 CREATE TABLE box.asked (requests int);
@@ -160,6 +211,24 @@ EXCEPTION WHEN OTHERS THEN
         detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
     detail := regexp_replace(detail, '^Trace id: .*', 'Trace id: <id>', 'n');
 END
+$$;
+-- The same with the line that a row's trigger adds.
+CREATE FUNCTION box.row_failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text, OUT context text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    message := 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT;
+    context := (SELECT line FROM regexp_split_to_table(context, '\n') AS line WHERE line LIKE 'enterprise connection %');
+END
+$$;
+-- What was enqueued since it was last asked; as if it had never been.
+CREATE FUNCTION box.enqueued() RETURNS TABLE (operation text, key text, params jsonb)
+LANGUAGE sql AS $$
+    WITH taken AS (DELETE FROM enterprise_connection_requests RETURNING *)
+    SELECT t.operation, t.key, t.params FROM taken t ORDER BY t.id
 $$;
 -- The parameters of a connection with one domain.
 CREATE FUNCTION box.params(name text, domain text DEFAULT NULL, more jsonb DEFAULT '{}') RETURNS jsonb

@@ -1,28 +1,8 @@
--- sync_enterprise_connection() and backfill_enterprise_connections(): what a
--- change of a row enqueues.  Nothing is delivered here.
+-- sync_enterprise_connection(): what its arguments say, and what a row becomes.
+-- Nothing is delivered here.
 SELECT mock.reset();
 TRUNCATE enterprise_connections, enterprise_connection_requests;
 \set VERBOSITY default
-
--- What a statement fails with.
-CREATE FUNCTION pg_temp.failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text, OUT context text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    message := 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT;
-    context := (SELECT line FROM regexp_split_to_table(context, '\n') AS line WHERE line LIKE 'enterprise connection %');
-END
-$$;
-
--- What was enqueued since it was last asked.
-CREATE FUNCTION pg_temp.enqueued() RETURNS TABLE (operation text, key text, params jsonb)
-LANGUAGE sql AS $$
-    WITH taken AS (DELETE FROM enterprise_connection_requests RETURNING *)
-    SELECT t.operation, t.key, t.params FROM taken t ORDER BY t.id
-$$;
 
 -- A trigger on regress_sync.wrong with these arguments, fired by an INSERT.
 CREATE FUNCTION pg_temp.wrong(VARIADIC arguments text[], OUT state text, OUT message text, OUT hint text)
@@ -31,7 +11,7 @@ BEGIN
     EXECUTE 'CREATE TRIGGER sso AFTER INSERT ON regress_sync.wrong FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('
         || (SELECT string_agg(quote_literal(a), ', ') FROM unnest(arguments) AS a) || ')';
     SELECT f.state, f.message, f.hint INTO state, message, hint
-    FROM pg_temp.failure('INSERT INTO regress_sync.wrong DEFAULT VALUES') AS f;
+    FROM box.row_failure('INSERT INTO regress_sync.wrong DEFAULT VALUES') AS f;
     DROP TRIGGER sso ON regress_sync.wrong;
 END
 $$;
@@ -40,8 +20,186 @@ $$;
 SET client_min_messages = error;
 SELECT enqueue_enterprise_connection('delete', key => 'warm:up') > 0 AS enqueued;
 RESET client_min_messages;
-SELECT * FROM pg_temp.enqueued();
+SELECT * FROM box.enqueued();
 CREATE SCHEMA regress_sync;
+
+--
+-- Wrong arguments: an error at the first firing
+--
+CREATE TABLE regress_sync.wrong (id int DEFAULT 1 PRIMARY KEY, name text DEFAULT 'W', domains text[] DEFAULT '{w.example}', on_sale boolean, amount numeric, born date, doc jsonb, days int[]);
+SELECT * FROM pg_temp.wrong('name=name');
+SELECT * FROM pg_temp.wrong('key=w:id');
+SELECT * FROM pg_temp.wrong('key=w:id', 'nmae=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=nam');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'saml.idp_metadata=born');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'saml.idpMetadataUri=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'idp_metadata_url=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'name.first=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'custom_attributes.key=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'saml.=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', '=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'Name=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'saml=doc', 'saml.name=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'saml.name=name', 'saml=doc');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'key=w:name');
+SELECT * FROM pg_temp.wrong('key=w:on_sale', 'name=name');
+SELECT * FROM pg_temp.wrong('key=w:amount', 'name=name');
+SELECT * FROM pg_temp.wrong('key=w:nope', 'name=name');
+SELECT * FROM pg_temp.wrong('key:=1', 'name=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'when=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'when:=true');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'removal=keep');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'removal:=kepe');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'remvoal:=keep');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'server:=nowhere');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'server=clerk');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=id');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'active=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'active=amount');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'domains=days');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'custom_attributes=domains');
+-- no other parameter that is an array takes a text
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'saml.idp_certificates=name');
+-- the spellings of before
+SELECT * FROM pg_temp.wrong('key=id', 'name=name');
+SELECT * FROM pg_temp.wrong('key=id', 'key_prefix:=org', 'name=name');
+SELECT * FROM pg_temp.wrong('key=w:id', 'key_prefix:=org', 'name=name');
+-- a constant may be a secret: no message shows it
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'active:=yes');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'active:="true"');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'saml:={"idpMetadataUri": "x"}');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'oidc.client_secrt:=sesame');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'custom_attributes:=null');
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=nam', 'oidc.client_secret:=sesame');
+SELECT count(*) FROM box.enqueued();
+-- parameters that only extra_params knows take anything
+ALTER SERVER clerk OPTIONS (ADD extra_params 'foo, saml.bar');
+SELECT state, message FROM pg_temp.wrong('key=w:id', 'name=name', 'foo=amount', 'saml.bar=id');
+DELETE FROM regress_sync.wrong;
+ALTER TABLE regress_sync.wrong ALTER amount SET DEFAULT 1.50;
+SELECT state, message FROM pg_temp.wrong('key=w:id', 'name=name', 'foo=amount', 'saml.bar:=text');
+DELETE FROM regress_sync.wrong;
+SELECT state, message FROM pg_temp.wrong('key=w:id', 'name=name', 'foo:=12', 'saml.bar:={"a": [1]}');
+DELETE FROM regress_sync.wrong;
+SELECT * FROM box.enqueued();
+ALTER SERVER clerk OPTIONS (DROP extra_params);
+SELECT * FROM pg_temp.wrong('key=w:id', 'name=name', 'foo=amount');
+
+--
+-- The wrong trigger
+--
+SELECT * FROM box.row_failure('SELECT sync_enterprise_connection()') \gx
+CREATE TRIGGER sso BEFORE INSERT ON regress_sync.wrong FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=w:id', 'name=name');
+SELECT state, message FROM box.row_failure('INSERT INTO regress_sync.wrong DEFAULT VALUES');
+DROP TRIGGER sso ON regress_sync.wrong;
+CREATE TRIGGER sso AFTER INSERT ON regress_sync.wrong EXECUTE FUNCTION sync_enterprise_connection('key=w:id', 'name=name');
+SELECT state, message FROM box.row_failure('INSERT INTO regress_sync.wrong DEFAULT VALUES');
+DROP TRIGGER sso ON regress_sync.wrong;
+
+--
+-- Prefixes: each table has its own, so that no two rows have one key
+--
+SELECT * FROM pg_temp.wrong('key=:id', 'name=name');
+SELECT * FROM pg_temp.wrong('key=w:', 'name=name');
+SELECT * FROM pg_temp.wrong('key=w:1:id', 'name=name');
+SELECT * FROM pg_temp.wrong('key = w:id ', 'name = name');
+DELETE FROM regress_sync.wrong;
+SELECT * FROM pg_temp.wrong('key=Näme "x":id', 'name=name');
+DELETE FROM regress_sync.wrong;
+SELECT key FROM box.enqueued();
+CREATE TABLE regress_sync.first (id int PRIMARY KEY, name text);
+CREATE TABLE regress_sync.second (id int PRIMARY KEY, name text);
+CREATE TRIGGER one AFTER INSERT ON regress_sync.first FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=shared:id', 'name=name');
+CREATE TRIGGER two AFTER INSERT ON regress_sync.second FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=shared:id', 'name=name');
+-- who was there first has it, whoever fires first
+SELECT * FROM box.row_failure($$INSERT INTO regress_sync.second VALUES (1, 'Second')$$) \gx
+INSERT INTO regress_sync.first VALUES (1, 'First');
+-- also for what reads the arguments without firing
+SELECT state, message FROM box.row_failure($$SELECT * FROM plan_enterprise_connections('regress_sync.second', 'two')$$);
+-- one that is disabled, or gone, does not have it
+ALTER TABLE regress_sync.first DISABLE TRIGGER one;
+INSERT INTO regress_sync.second VALUES (1, 'Second');
+ALTER TABLE regress_sync.first ENABLE TRIGGER one;
+\c
+SELECT state FROM box.failure($$INSERT INTO regress_sync.second VALUES (2, 'Second')$$);
+DROP TRIGGER one ON regress_sync.first;
+SET client_min_messages = error;
+INSERT INTO regress_sync.second VALUES (2, 'Second');
+-- two triggers of one table may share it
+CREATE TRIGGER three AFTER UPDATE ON regress_sync.second FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=shared:id', 'name=name');
+UPDATE regress_sync.second SET name = 'Again' WHERE id = 2;
+SELECT key, params FROM box.enqueued();
+RESET client_min_messages;
+
+--
+-- The key column has a unique index of its own
+--
+CREATE TABLE regress_sync.doubled (id int, region text, name text, PRIMARY KEY (id, region));
+CREATE TRIGGER sso AFTER INSERT ON regress_sync.doubled FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=doubled:id', 'name=name');
+SELECT * FROM box.failure($$INSERT INTO regress_sync.doubled VALUES (1, 'eu', 'D')$$) \gx
+CREATE INDEX plain ON regress_sync.doubled (id);
+CREATE UNIQUE INDEX partial ON regress_sync.doubled (id) WHERE region <> 'us';
+CREATE UNIQUE INDEX expression ON regress_sync.doubled ((id + 0));
+SELECT state, message FROM box.failure($$INSERT INTO regress_sync.doubled VALUES (1, 'eu', 'D')$$);
+SELECT state, message FROM box.failure($$SELECT * FROM plan_enterprise_connections('regress_sync.doubled', 'sso')$$);
+-- one that includes others is one
+CREATE UNIQUE INDEX own ON regress_sync.doubled (id) INCLUDE (region);
+INSERT INTO regress_sync.doubled VALUES (1, 'eu', 'D');
+DROP INDEX regress_sync.own;
+SELECT state, message FROM box.failure($$INSERT INTO regress_sync.doubled VALUES (2, 'eu', 'D')$$);
+SELECT operation, key FROM box.enqueued();
+-- a partitioned table may be unable to have it: a warning, once
+CREATE TABLE regress_sync.split (id int, region text, name text) PARTITION BY LIST (region);
+CREATE TABLE regress_sync.split_eu PARTITION OF regress_sync.split FOR VALUES IN ('eu');
+CREATE TRIGGER sso AFTER INSERT ON regress_sync.split FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=split:id', 'name=name');
+INSERT INTO regress_sync.split VALUES (1, 'eu', 'S');
+ALTER TABLE regress_sync.split ADD more int;
+INSERT INTO regress_sync.split VALUES (2, 'eu', 'S');
+SELECT operation, key FROM box.enqueued();
+-- one whose key is that of the partitions has none to warn of
+CREATE TABLE regress_sync.ranges (id int PRIMARY KEY, name text) PARTITION BY RANGE (id);
+CREATE TABLE regress_sync.ranges_1 PARTITION OF regress_sync.ranges FOR VALUES FROM (0) TO (100);
+CREATE TRIGGER sso AFTER INSERT ON regress_sync.ranges FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=ranges:id', 'name=name');
+INSERT INTO regress_sync.ranges VALUES (1, 'R');
+-- a trigger of a partition alone
+CREATE TABLE regress_sync.split_us PARTITION OF regress_sync.split FOR VALUES IN ('us');
+DROP TRIGGER sso ON regress_sync.split;
+CREATE TRIGGER sso AFTER INSERT ON regress_sync.split_us FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=us:id', 'name=name');
+INSERT INTO regress_sync.split_us VALUES (1, 'us', 'S');
+SELECT operation, key FROM box.enqueued();
+
+--
+-- A mapped column that was renamed or dropped: the statement that mends it
+--
+CREATE TABLE regress_sync."Odd orgs" (id int PRIMARY KEY, name text, domains text[], "client secret" text, metadata text);
+CREATE TRIGGER "s s o" AFTER INSERT OR UPDATE OR DELETE ON regress_sync."Odd orgs" FOR EACH ROW
+EXECUTE FUNCTION sync_enterprise_connection('key=odd:id', 'name=name', 'domains=domains', 'oidc.client_id:=it''s me', 'oidc.client_secret=client secret', 'removal:=delete', 'server:=clerk');
+INSERT INTO regress_sync."Odd orgs" VALUES (1, 'Odd', '{odd.example}', 'x');
+ALTER TABLE regress_sync."Odd orgs" RENAME domains TO "mail domains";
+SELECT * FROM box.failure($$UPDATE regress_sync."Odd orgs" SET metadata = 'touched'$$) \gx
+SELECT * FROM box.failure($$DELETE FROM regress_sync."Odd orgs"$$) \gx
+-- it can be run as it stands, but for the constants
+CREATE OR REPLACE TRIGGER "s s o" AFTER INSERT OR DELETE OR UPDATE ON regress_sync."Odd orgs" FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=odd:id', 'name=name', 'domains=mail domains', 'oidc.client_id:=it''s me', 'oidc.client_secret=client secret', 'removal:=delete', 'server:=clerk');
+UPDATE regress_sync."Odd orgs" SET "mail domains" = '{new.example}';
+-- the key, with its prefix; a column that is gone without a name like it
+ALTER TABLE regress_sync."Odd orgs" RENAME id TO ide;
+SELECT state, message, hint FROM box.failure($$UPDATE regress_sync."Odd orgs" SET metadata = 'touched'$$) \gx
+ALTER TABLE regress_sync."Odd orgs" RENAME ide TO id;
+ALTER TABLE regress_sync."Odd orgs" DROP "client secret";
+SELECT state, message, hint FROM box.failure($$UPDATE regress_sync."Odd orgs" SET metadata = 'touched'$$) \gx
+SELECT state, message FROM box.failure($$SELECT * FROM plan_enterprise_connections('regress_sync."Odd orgs"', 's s o')$$);
+SELECT operation, key FROM box.enqueued();
+-- of a partition's trigger it is the parent's; of a constraint trigger there is none
+ALTER TABLE regress_sync.ranges RENAME name TO title;
+SELECT state, message, hint FROM box.failure($$INSERT INTO regress_sync.ranges VALUES (2, 'R')$$) \gx
+CREATE CONSTRAINT TRIGGER late AFTER INSERT ON regress_sync.first DEFERRABLE FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=first:id', 'name=name');
+ALTER TABLE regress_sync.first RENAME name TO title;
+SELECT state, message, hint FROM box.failure($$INSERT INTO regress_sync.first VALUES (2, 'F')$$) \gx
+
+--
+-- From the row to the parameters
+--
 CREATE TABLE regress_sync.orgs (
     id               bigint PRIMARY KEY,
     name             text,
@@ -50,165 +208,20 @@ CREATE TABLE regress_sync.orgs (
     idp_metadata_url text,
     notes            text);
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.orgs FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name', 'organization_id=clerk_org_id',
+EXECUTE FUNCTION sync_enterprise_connection('key=org:id', 'name=name', 'organization_id=clerk_org_id',
                                             'domains=email_domains', 'saml.idp_metadata_url=idp_metadata_url');
-
---
--- From the row to the parameters
---
 INSERT INTO regress_sync.orgs VALUES (1, 'Acme', 'org_1', '{acme.example,acme.test}', 'https://idp.acme.example/m');
-SELECT server, role, operation, key, connection_id, params, state, lane FROM enterprise_connection_requests;
-SELECT * FROM pg_temp.enqueued();
--- a null is sent where an update takes one; an object of nothing but nulls is left out
+SELECT server, role, operation, key, connection_id, params, state, lane, priority FROM enterprise_connection_requests;
+SELECT * FROM box.enqueued();
+-- a null is there where an update takes one
 INSERT INTO regress_sync.orgs VALUES (2, 'Beta', NULL, '{beta.example}');
-SELECT * FROM pg_temp.enqueued();
+SELECT * FROM box.enqueued();
 -- texts that JSON has to escape
 INSERT INTO regress_sync.orgs VALUES (3, E'"\\ \n\t 漢', '', '{"a,b","c\"d"}', '');
-SELECT * FROM pg_temp.enqueued();
+SELECT * FROM box.enqueued();
 -- several rows, and the same bodies that a call would send
 INSERT INTO regress_sync.orgs SELECT n, 'Org ' || n, 'org_' || n, ARRAY['o' || n || '.example'] FROM generate_series(4, 6) AS n;
-SELECT key, params = enterprise_connection_body(params) - 'provider' AS same FROM pg_temp.enqueued();
-
---
--- Until it is ready, nothing is enqueued
---
-INSERT INTO regress_sync.orgs VALUES (10, NULL, NULL, '{ten.example}'), (11, '', NULL, '{eleven.example}'), (12, 'Twelve', NULL, NULL), (13, 'Thirteen', NULL, '{}');
-UPDATE regress_sync.orgs SET clerk_org_id = 'org_x' WHERE id >= 10;
-SELECT * FROM pg_temp.enqueued();
--- ready for the first time: as it would be inserted
-UPDATE regress_sync.orgs SET name = 'Ten' WHERE id = 10;
-UPDATE regress_sync.orgs SET email_domains = '{twelve.example}' WHERE id = 12;
-SELECT * FROM pg_temp.enqueued();
-
---
--- UPDATE: only if something of it has changed
---
-UPDATE regress_sync.orgs SET notes = 'touched';
-UPDATE regress_sync.orgs SET name = name, email_domains = email_domains;
-SELECT * FROM pg_temp.enqueued();
-UPDATE regress_sync.orgs SET name = name || CASE id WHEN 1 THEN ' Inc.' ELSE '' END;
-SELECT * FROM pg_temp.enqueued();
--- the last value of an object goes
-UPDATE regress_sync.orgs SET idp_metadata_url = NULL WHERE id = 1;
-SELECT * FROM pg_temp.enqueued();
-UPDATE regress_sync.orgs SET clerk_org_id = 'org_9' WHERE id = 1;
-SELECT * FROM pg_temp.enqueued();
--- a value stored out of line, untouched and touched
-ALTER TABLE regress_sync.orgs ALTER idp_metadata_url SET STORAGE EXTERNAL;
-UPDATE regress_sync.orgs SET idp_metadata_url = repeat('x', 10000) WHERE id = 1;
-SELECT key, length(params->'saml'->>'idp_metadata_url') FROM pg_temp.enqueued();
-UPDATE regress_sync.orgs SET notes = 'again' WHERE id = 1;
-UPDATE regress_sync.orgs SET idp_metadata_url = repeat('x', 10000) WHERE id = 1;
-SELECT count(*) FROM pg_temp.enqueued();
-UPDATE regress_sync.orgs SET idp_metadata_url = repeat('x', 9999) || 'y' WHERE id = 1;
-SELECT count(*) FROM pg_temp.enqueued();
-
---
--- Not ready any more, and again
---
-UPDATE regress_sync.orgs SET email_domains = NULL WHERE id = 2;
--- ... nothing of it is of interest until then
-UPDATE regress_sync.orgs SET name = 'Beta 2' WHERE id = 2;
-SELECT operation, key, params FROM enterprise_connection_requests;
-UPDATE regress_sync.orgs SET email_domains = '{beta.example}' WHERE id = 2;
-SELECT * FROM pg_temp.enqueued();
--- known by its tracking row
-SELECT track_enterprise_connection('{"object": "enterprise_connection", "id": "entconn_2", "name": "Beta", "provider": "saml_custom", "active": false, "domains": ["beta.example"], "created_at": 1, "updated_at": 1}', 'clerk', 'regress_sync.orgs:2');
-UPDATE regress_sync.orgs SET name = '' WHERE id = 2;
-SELECT * FROM pg_temp.enqueued();
-UPDATE regress_sync.orgs SET name = 'Beta' WHERE id = 2;
-SELECT * FROM pg_temp.enqueued();
-
---
--- DELETE
---
-DELETE FROM regress_sync.orgs WHERE id IN (1, 11);
-SELECT * FROM pg_temp.enqueued();
--- of a row that is not ready: if there may be a connection
-UPDATE regress_sync.orgs SET name = NULL WHERE id = 2;
-SELECT * FROM pg_temp.enqueued();
-DELETE FROM regress_sync.orgs WHERE id = 2;
-SELECT * FROM pg_temp.enqueued();
--- deleted and inserted anew in one transaction: one upsert, which clears what the old one had
-BEGIN;
-DELETE FROM regress_sync.orgs WHERE id IN (3, 4);
-INSERT INTO regress_sync.orgs VALUES (3, 'New', NULL, '{new.example}');
-SELECT * FROM pg_temp.enqueued();
-COMMIT;
--- not so if the transactions differ
-DELETE FROM regress_sync.orgs WHERE id = 3;
-INSERT INTO regress_sync.orgs VALUES (3, 'New', NULL, '{new.example}');
-SELECT * FROM pg_temp.enqueued();
--- a savepoint that is rolled back
-BEGIN;
-SAVEPOINT s;
-DELETE FROM regress_sync.orgs WHERE id = 3;
-ROLLBACK TO s;
-UPDATE regress_sync.orgs SET name = 'Newer' WHERE id = 3;
-SELECT * FROM pg_temp.enqueued();
-COMMIT;
--- TRUNCATE would leave the connections behind, without a word; it can be refused
-CREATE TRIGGER sso_truncate BEFORE TRUNCATE ON regress_sync.orgs EXECUTE FUNCTION sync_enterprise_connection();
-SELECT state, message, hint FROM pg_temp.failure('TRUNCATE regress_sync.orgs');
-
---
--- ROLLBACK
---
-BEGIN;
-INSERT INTO regress_sync.orgs VALUES (20, 'Twenty', NULL, '{twenty.example}');
-SELECT count(*) FROM enterprise_connection_requests;
-ROLLBACK;
-SELECT * FROM pg_temp.enqueued();
-
---
--- The key is for ever
---
-SELECT * FROM pg_temp.failure('UPDATE regress_sync.orgs SET id = 77 WHERE id = 3') \gx
-SELECT * FROM pg_temp.enqueued();
-
---
--- when and removal
---
-CREATE TABLE regress_sync.customers (code text PRIMARY KEY, title text, sso boolean, is_active boolean);
-CREATE FUNCTION regress_sync.with(VARIADIC arguments text[]) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    DROP TRIGGER IF EXISTS sso ON regress_sync.customers;
-    EXECUTE 'CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.customers FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('
-        || (SELECT string_agg(quote_literal(a), ', ') FROM unnest(arguments) AS a) || ')';
-END
-$$;
-SET client_min_messages = warning;
-SELECT regress_sync.with('key=code', 'name=title', 'when=sso', 'removal:=delete', 'key_prefix:=customer');
-INSERT INTO regress_sync.customers VALUES ('a', 'A', true), ('b', 'B', false), ('c', 'C', NULL);
-SELECT * FROM pg_temp.enqueued();
-UPDATE regress_sync.customers SET sso = NOT sso;
-SELECT * FROM pg_temp.enqueued();
-BEGIN;
-UPDATE regress_sync.customers SET sso = NOT sso;
-UPDATE regress_sync.customers SET sso = NOT sso;
-SELECT * FROM pg_temp.enqueued();
-COMMIT;
-SELECT regress_sync.with('key=code', 'name=title', 'when=sso', 'removal:=keep', 'key_prefix:=customer');
-UPDATE regress_sync.customers SET sso = NOT sso;
-SELECT * FROM pg_temp.enqueued();
-DELETE FROM regress_sync.customers;
-SELECT * FROM pg_temp.enqueued();
--- active is mapped: it is told, but when the row is not ready
-SELECT regress_sync.with('key=code', 'name=title', 'when=sso', 'removal:=deactivate', 'active=is_active');
-INSERT INTO regress_sync.customers VALUES ('a', 'A', true, false), ('b', 'B', true, true), ('c', 'C', true, NULL);
-SELECT * FROM pg_temp.enqueued();
-UPDATE regress_sync.customers SET sso = false WHERE code IN ('a', 'b');
-UPDATE regress_sync.customers SET sso = true;
-SELECT * FROM pg_temp.enqueued();
--- an UPDATE of a key that was null
-CREATE TABLE regress_sync.late (code text, title text);
-CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.late FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=code', 'name=title');
-SELECT * FROM pg_temp.failure($$INSERT INTO regress_sync.late VALUES (NULL, 'Late')$$) \gx
-INSERT INTO regress_sync.late DEFAULT VALUES;
-UPDATE regress_sync.late SET code = 'k';
-UPDATE regress_sync.late SET title = 'Late';
-SELECT * FROM pg_temp.enqueued();
+SELECT key, params = enterprise_connection_body(params) - 'provider' AS same FROM box.enqueued();
 
 --
 -- Types, spellings, constants
@@ -229,265 +242,100 @@ CREATE TABLE regress_sync.kinds (
     g       text GENERATED ALWAYS AS (upper(v)) STORED);
 ALTER TABLE regress_sync.kinds DROP dropped, DROP gone;
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.kinds FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=u', 'name=c', 'provider=e', 'domains=d', 'organizationId = v', 'syncUserAttributes=b',
+EXECUTE FUNCTION sync_enterprise_connection('key=kind:u', 'name=c', 'provider=e', 'domains=d', 'organizationId = v', 'syncUserAttributes=b',
     'customAttributes=j', 'saml.attributeMapping=jb', 'saml.name=g', 'saml.forceAuthn:=true', 'saml.idpCertificates:=["c1", "c2"]',
     'oidc.client_id:=fixed', 'saml.login_hint.mode:=custom=x', 'disable_jit_provisioning:= false', 'server:=clerk');
 INSERT INTO regress_sync.kinds (u, c, v, e, d, b, j, jb) VALUES ('00000000-0000-0000-0000-000000000001', 'Padded', 'org', 'saml_okta', '{a.example}',
     false, '[{"name": "Dept", "key": "d", "ssoPath": "x"}]', '{"userId": "uid", "email_address": null}');
-SELECT key, jsonb_pretty(params) FROM pg_temp.enqueued();
+SELECT key, jsonb_pretty(params) FROM box.enqueued();
 -- nulls: an update says so where it takes one, a create does not
 INSERT INTO regress_sync.kinds (u, c, d) VALUES ('00000000-0000-0000-0000-000000000002', 'Nulls', '{b.example}');
 INSERT INTO regress_sync.kinds (u, c, d, j, jb) VALUES ('00000000-0000-0000-0000-000000000003', 'JSON nulls', '{c.example}', 'null', 'null');
 UPDATE regress_sync.kinds SET v = NULL, e = NULL, b = NULL, j = NULL, jb = 'null' WHERE c = 'Padded';
-SELECT * FROM pg_temp.enqueued();
+SELECT * FROM box.enqueued();
 -- what is wrong in a row's JSON or array
-SELECT * FROM pg_temp.failure($$UPDATE regress_sync.kinds SET jb = '{"usrId": "uid"}' WHERE c = 'Padded'$$) \gx
-SELECT * FROM pg_temp.failure($$UPDATE regress_sync.kinds SET j = '{"name": "Dept"}' WHERE c = 'Padded'$$) \gx
-SELECT * FROM pg_temp.failure($$UPDATE regress_sync.kinds SET d = '{a,NULL}' WHERE c = 'Padded'$$) \gx
-SELECT * FROM pg_temp.failure($$UPDATE regress_sync.kinds SET d = '{{a,b},{c,d}}' WHERE c = 'Padded'$$) \gx
+SELECT * FROM box.row_failure($$UPDATE regress_sync.kinds SET jb = '{"usrId": "uid"}' WHERE c = 'Padded'$$) \gx
+SELECT * FROM box.row_failure($$UPDATE regress_sync.kinds SET j = '{"name": "Dept"}' WHERE c = 'Padded'$$) \gx
+SELECT * FROM box.row_failure($$UPDATE regress_sync.kinds SET d = '{a,NULL}' WHERE c = 'Padded'$$) \gx
+SELECT * FROM box.row_failure($$UPDATE regress_sync.kinds SET d = '{{a,b},{c,d}}' WHERE c = 'Padded'$$) \gx
 -- domains in a jsonb column
 CREATE TABLE regress_sync.lists (id int PRIMARY KEY, name jsonb, domains jsonb);
 CREATE TRIGGER sso AFTER INSERT OR UPDATE ON regress_sync.lists FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name', 'domains=domains');
+EXECUTE FUNCTION sync_enterprise_connection('key=list:id', 'name=name', 'domains=domains');
 INSERT INTO regress_sync.lists VALUES (1, '"L"', '[]'), (2, '"L"', 'null'), (3, '""', '["l.example"]'), (4, 'null', '["l.example"]'), (5, '"L"', '["l.example"]');
-SELECT * FROM pg_temp.enqueued();
+SELECT * FROM box.enqueued();
 
---
--- Wrong arguments: an error at the first firing
---
-CREATE TABLE regress_sync.wrong (id int DEFAULT 1, name text DEFAULT 'W', domains text[] DEFAULT '{w.example}', on_sale boolean, amount numeric, born date, doc jsonb, days int[]);
-SELECT * FROM pg_temp.wrong('name=name');
-SELECT * FROM pg_temp.wrong('key=id');
-SELECT * FROM pg_temp.wrong('key=id', 'nmae=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=nam');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'saml.idp_metadata=born');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'saml.idpMetadataUri=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'idp_metadata_url=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'name.first=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'custom_attributes.key=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'saml.=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', '=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'Name=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'saml=doc', 'saml.name=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'saml.name=name', 'saml=doc');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'key=name');
-SELECT * FROM pg_temp.wrong('key=on_sale', 'name=name');
-SELECT * FROM pg_temp.wrong('key=amount', 'name=name');
-SELECT * FROM pg_temp.wrong('key:=1', 'name=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'when=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'when:=true');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'removal=keep');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'removal:=kepe');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'remvoal:=keep');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'server:=nowhere');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'server=clerk');
-SELECT * FROM pg_temp.wrong('key=id', 'name=id');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'active=name');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'active=amount');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'domains=days');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'custom_attributes=domains');
--- a constant may be a secret: no message shows it
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'active:=yes');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'active:="true"');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'saml:={"idpMetadataUri": "x"}');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'oidc.client_secrt:=sesame');
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'custom_attributes:=null');
-SELECT count(*) FROM pg_temp.enqueued();
--- parameters that only extra_params knows take anything
-ALTER SERVER clerk OPTIONS (ADD extra_params 'foo, saml.bar');
-SELECT state, message FROM pg_temp.wrong('key=id', 'name=name', 'foo=amount', 'saml.bar=id');
-ALTER TABLE regress_sync.wrong ALTER amount SET DEFAULT 1.50;
-SELECT state, message FROM pg_temp.wrong('key=id', 'name=name', 'foo=amount', 'saml.bar:=text');
-SELECT state, message FROM pg_temp.wrong('key=id', 'name=name', 'foo:=12', 'saml.bar:={"a": [1]}');
-SELECT * FROM pg_temp.enqueued();
-ALTER SERVER clerk OPTIONS (DROP extra_params);
-SELECT * FROM pg_temp.wrong('key=id', 'name=name', 'foo=amount');
-
---
--- The wrong trigger
---
-SELECT * FROM pg_temp.failure('SELECT sync_enterprise_connection()') \gx
-CREATE TRIGGER sso BEFORE INSERT ON regress_sync.wrong FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name');
-SELECT state, message FROM pg_temp.failure('INSERT INTO regress_sync.wrong DEFAULT VALUES');
-DROP TRIGGER sso ON regress_sync.wrong;
-CREATE TRIGGER sso AFTER INSERT ON regress_sync.wrong EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name');
-SELECT state, message FROM pg_temp.failure('INSERT INTO regress_sync.wrong DEFAULT VALUES');
-DROP TRIGGER sso ON regress_sync.wrong;
-
---
--- Partitions: the topmost table's name, whatever a row's own table is like
---
-CREATE TABLE regress_sync.parted (id int, region text, name text, domains text[]) PARTITION BY LIST (region);
-CREATE TABLE regress_sync.eu (domains text[], gone int, name text, id int, region text);
-ALTER TABLE regress_sync.eu DROP gone;
-ALTER TABLE regress_sync.parted ATTACH PARTITION regress_sync.eu FOR VALUES IN ('eu');
-CREATE TABLE regress_sync.us PARTITION OF regress_sync.parted FOR VALUES IN ('us', 'ca') PARTITION BY LIST (region);
-CREATE TABLE regress_sync.us_us PARTITION OF regress_sync.us FOR VALUES IN ('us');
-CREATE TABLE regress_sync.us_ca PARTITION OF regress_sync.us FOR VALUES IN ('ca');
-CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.parted FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name', 'domains=domains');
-INSERT INTO regress_sync.parted VALUES (1, 'eu', 'One', '{one.example}'), (2, 'us', 'Two', '{two.example}');
-INSERT INTO regress_sync.us_ca VALUES (3, 'ca', 'Three', '{three.example}');
-SELECT * FROM pg_temp.enqueued();
--- a move is a DELETE, then an INSERT: one upsert
-UPDATE regress_sync.parted SET region = CASE region WHEN 'eu' THEN 'us' WHEN 'us' THEN 'eu' ELSE 'us' END;
-SELECT * FROM pg_temp.enqueued();
-BEGIN;
-UPDATE regress_sync.parted SET region = 'eu', name = 'Moved' WHERE id = 1;
-DELETE FROM regress_sync.parted WHERE id = 1;
-SELECT * FROM pg_temp.enqueued();
-COMMIT;
-
---
--- Renamed things: the key follows at once, unless its prefix is fixed
---
-UPDATE regress_sync.parted SET name = 'Two 2' WHERE id = 2;
-ALTER TABLE regress_sync.parted RENAME TO divided;
-UPDATE regress_sync.divided SET name = 'Two 3' WHERE id = 2;
-ALTER SCHEMA regress_sync RENAME TO regress_synced;
-UPDATE regress_synced.divided SET name = 'Two 4' WHERE id = 2;
-ALTER SCHEMA regress_synced RENAME TO regress_sync;
-ALTER TABLE regress_sync.divided RENAME name TO title;
-SELECT state, message, hint FROM pg_temp.failure($$UPDATE regress_sync.divided SET title = 'Two 5' WHERE id = 2$$);
-ALTER TABLE regress_sync.divided RENAME title TO name;
-ALTER TABLE regress_sync.divided RENAME TO parted;
-UPDATE regress_sync.parted SET name = 'Two 6' WHERE id = 2;
-SELECT * FROM pg_temp.enqueued();
-
---
--- Backfill
---
-SELECT backfill_enterprise_connections('regress_sync.parted', 'sso');
-SELECT * FROM pg_temp.enqueued();
-SELECT backfill_enterprise_connections('regress_sync.us', 'sso');
-SELECT * FROM pg_temp.enqueued();
--- rows that are not ready are not counted; dropped columns shift positions
-INSERT INTO regress_sync.kinds (u, c) VALUES ('00000000-0000-0000-0000-000000000009', 'No domains');
-SELECT backfill_enterprise_connections('regress_sync.kinds', 'sso');
-SELECT key, params->>'name' AS name, params->'saml'->>'name' AS saml_name FROM pg_temp.enqueued();
--- more than it fetches at a time; only of this table
-CREATE TABLE regress_sync.heirs () INHERITS (regress_sync.orgs);
-INSERT INTO regress_sync.heirs VALUES (1, 'Heir', NULL, '{heir.example}');
-ALTER TABLE regress_sync.orgs DISABLE TRIGGER sso;
-INSERT INTO regress_sync.orgs SELECT n, 'Org ' || n, NULL, ARRAY['o' || n || '.example'] FROM generate_series(1001, 3500) AS n;
-SELECT backfill_enterprise_connections('regress_sync.orgs', 'sso') - 2500 AS others;
-SELECT count(*), count(DISTINCT key), min(key COLLATE "C"), count(*) FILTER (WHERE params->>'name' = 'Heir') AS heirs FROM pg_temp.enqueued();
--- wrong calls
-SELECT state, message FROM pg_temp.failure($$SELECT backfill_enterprise_connections('regress_sync.orgs', 'nosuch')$$);
-SELECT state, message FROM pg_temp.failure($$SELECT backfill_enterprise_connections('regress_sync.orgs', 'sso_truncate')$$);
-CREATE TRIGGER conditional AFTER INSERT ON regress_sync.orgs FOR EACH ROW WHEN (NEW.id > 5) EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name');
-SELECT state, message, hint FROM pg_temp.failure($$SELECT backfill_enterprise_connections('regress_sync.orgs', 'conditional')$$);
-CREATE TRIGGER wrong AFTER INSERT ON regress_sync.orgs FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=id', 'nmae=name');
-SELECT state, message, hint FROM pg_temp.failure($$SELECT backfill_enterprise_connections('regress_sync.orgs', 'wrong')$$);
-SELECT backfill_enterprise_connections(NULL, 'sso') IS NULL AS strict;
-BEGIN READ ONLY;
-SELECT backfill_enterprise_connections('regress_sync.orgs', 'sso');
-ROLLBACK;
-SELECT count(*) FROM pg_temp.enqueued();
-
---
--- Privileges: what counts is the table's owner
---
-CREATE ROLE regress_trigger_owner;
-CREATE ROLE regress_trigger_app;
-CREATE SCHEMA regress_owned AUTHORIZATION regress_trigger_owner;
-GRANT USAGE ON SCHEMA regress_owned TO regress_trigger_app;
--- EXECUTE on the function is what it takes to create such a trigger
-SET ROLE regress_trigger_owner;
-CREATE TABLE regress_owned.orgs (id int PRIMARY KEY, name text, domains text[]);
-GRANT SELECT, INSERT, UPDATE, DELETE ON regress_owned.orgs TO regress_trigger_app;
-CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_owned.orgs FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name', 'domains=domains');
-RESET ROLE;
-GRANT EXECUTE ON FUNCTION sync_enterprise_connection() TO regress_trigger_owner;
-SET ROLE regress_trigger_owner;
-CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_owned.orgs FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name', 'domains=domains');
--- the owner without USAGE
-SET ROLE regress_trigger_app;
-INSERT INTO regress_owned.orgs VALUES (1, 'Owned', '{owned.example}');
-RESET ROLE;
-GRANT USAGE ON FOREIGN SERVER clerk TO regress_trigger_owner;
--- an application's role without anything
-SET ROLE regress_trigger_app;
-INSERT INTO regress_owned.orgs VALUES (1, 'Owned', '{owned.example}');
-UPDATE regress_owned.orgs SET name = 'Owned 2';
-SELECT current_user, count(*) FROM enterprise_connection_requests GROUP BY 1;
-SELECT backfill_enterprise_connections('regress_owned.orgs', 'sso');
--- an error inside a savepoint gives the role back
-BEGIN;
-SAVEPOINT s;
-UPDATE regress_owned.orgs SET id = 2;
-ROLLBACK TO s;
-SELECT current_user;
-COMMIT;
-SET ROLE regress_trigger_owner;
-SELECT backfill_enterprise_connections('regress_owned.orgs', 'sso');
-RESET ROLE;
-SELECT role, operation, key, params FROM enterprise_connection_requests ORDER BY id;
-SELECT backfill_enterprise_connections('regress_owned.orgs', 'sso');
-SELECT role, count(*) FROM enterprise_connection_requests GROUP BY 1;
-SELECT count(*) FROM pg_temp.enqueued();
--- a partition of somebody else's: it is the trigger's table that counts
-CREATE TABLE regress_owned.parted (id int, name text) PARTITION BY LIST (id);
-CREATE TABLE regress_owned.leaf PARTITION OF regress_owned.parted DEFAULT;
-ALTER TABLE regress_owned.parted OWNER TO regress_trigger_owner;
-CREATE TRIGGER sso AFTER INSERT ON regress_owned.parted FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name');
-ALTER TABLE regress_owned.leaf OWNER TO regress_trigger_app;
-SET ROLE regress_trigger_owner;
-GRANT INSERT ON regress_owned.parted TO regress_trigger_app;
-SET ROLE regress_trigger_app;
-INSERT INTO regress_owned.parted VALUES (1, 'Parted');
-RESET ROLE;
-SELECT role, key, params FROM enterprise_connection_requests;
-SELECT count(*) FROM pg_temp.enqueued();
-
---
--- Other servers
---
-CREATE SERVER regress_other FOREIGN DATA WRAPPER pg_clerk;
-GRANT USAGE ON FOREIGN SERVER regress_other TO regress_trigger_owner;
--- what the table's owner has set counts, not what another role has
-SET pg_clerk.server = 'regress_other';
-UPDATE regress_owned.orgs SET name = 'Still at clerk';
-SET ROLE regress_trigger_owner;
-SET pg_clerk.server = 'regress_other';
-UPDATE regress_owned.orgs SET name = 'Elsewhere';
-RESET ROLE;
-RESET pg_clerk.server;
-SELECT server, key FROM enterprise_connection_requests ORDER BY id;
-SELECT count(*) FROM pg_temp.enqueued();
-
---
--- A copy of a database holds them, and a move is one upsert there, too
---
-SELECT arm_enterprise_connections('clerk');
-ALTER SERVER clerk OPTIONS (SET origin '1/1/1');
-SET client_min_messages = error;
-UPDATE regress_sync.parted SET region = CASE region WHEN 'eu' THEN 'us' ELSE 'eu' END WHERE id = 2;
+-- one domain a row: a text, a varchar, a character(n), an enum, a citext, a domain of one
+CREATE TYPE regress_sync.one_of AS ENUM ('enum.example');
+CREATE DOMAIN regress_sync.mail_domain AS varchar(100) CHECK (value ~ '[.]');
+-- stands for the extension's, which need not be installed here
+SET client_min_messages = warning;
+CREATE TYPE regress_sync.citext;
+CREATE FUNCTION regress_sync.citextin(cstring) RETURNS regress_sync.citext LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+CREATE FUNCTION regress_sync.citextout(regress_sync.citext) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+CREATE TYPE regress_sync.citext (INPUT = regress_sync.citextin, OUTPUT = regress_sync.citextout, LIKE = text, CATEGORY = 'S', COLLATABLE = true);
+CREATE CAST (regress_sync.citext AS text) WITHOUT FUNCTION AS IMPLICIT;
 RESET client_min_messages;
-SELECT operation, key, params, state FROM enterprise_connection_requests;
-SELECT count(*) FROM pg_temp.enqueued();
-SELECT arm_enterprise_connections('clerk');
+CREATE TABLE regress_sync.single (code varchar(10) UNIQUE, name text DEFAULT 'Single', t text, v varchar(30), c char(30), e regress_sync.one_of, ci regress_sync.citext, d regress_sync.mail_domain);
+CREATE FUNCTION pg_temp.single(argument text, value text) RETURNS SETOF jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.single FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection(''key=single:code'', ''name=name'', %L)', 'domains=' || argument);
+    EXECUTE format('INSERT INTO regress_sync.single (code, %I) VALUES (''1'', %L)', argument, value);
+    RETURN QUERY SELECT params FROM box.enqueued();
+    EXECUTE format('UPDATE regress_sync.single SET %I = NULL', argument);
+    RETURN QUERY SELECT to_jsonb(operation) FROM box.enqueued();
+    DROP TRIGGER sso ON regress_sync.single;
+    TRUNCATE regress_sync.single;
+END
+$$;
+SELECT pg_temp.single('t', 'Text.example');
+SELECT pg_temp.single('v', 'varchar.example');
+SELECT pg_temp.single('c', 'char.example');
+SELECT pg_temp.single('e', 'enum.example');
+SELECT pg_temp.single('ci', 'Citext.example');
+SELECT pg_temp.single('d', 'domain.example');
+-- an empty one is none
+SELECT pg_temp.single('t', '');
+SELECT pg_temp.single('c', '');
 
 --
--- Deferred, and one that fires another
+-- Kinds of keys
 --
-CREATE TABLE regress_sync.later (id int PRIMARY KEY, name text);
-CREATE CONSTRAINT TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.later DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name');
-BEGIN;
-INSERT INTO regress_sync.later VALUES (1, 'Later');
-SELECT count(*) FROM enterprise_connection_requests;
-COMMIT;
-SELECT * FROM pg_temp.enqueued();
+CREATE DOMAIN regress_sync.code AS varchar(10);
+CREATE TABLE regress_sync.keys (s smallint UNIQUE, b bigint UNIQUE, u uuid UNIQUE, t text UNIQUE, v varchar(10) UNIQUE, c char(10) UNIQUE, e regress_sync.provider UNIQUE, d regress_sync.code UNIQUE,
+    ci regress_sync.citext, g text GENERATED ALWAYS AS ('g' || t) STORED UNIQUE, name text);
+CREATE UNIQUE INDEX ON regress_sync.keys (ci);
+CREATE FUNCTION pg_temp.key(argument text, value text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.keys FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection(%L, ''name=name'')', 'key=k:' || argument);
+    EXECUTE format('INSERT INTO regress_sync.keys (%I, name) VALUES (%L, ''Key'')', CASE argument WHEN 'g' THEN 't' ELSE argument END, value);
+    -- what plan finds by it
+    RETURN QUERY SELECT 'plan: ' || key FROM plan_enterprise_connections('regress_sync.keys', 'sso');
+    RETURN QUERY SELECT 'reconcile: ' || key FROM reconcile_enterprise_connections('regress_sync.keys', 'sso', refresh => false);
+    RETURN QUERY SELECT operation || ' ' || key FROM box.enqueued();
+    DROP TRIGGER sso ON regress_sync.keys;
+    TRUNCATE regress_sync.keys;
+END
+$$;
+SELECT pg_temp.key('s', '-7');
+SELECT pg_temp.key('b', '-9223372036854775808');
+SELECT pg_temp.key('u', '00000000-0000-0000-0000-00000000000A');
+SELECT pg_temp.key('t', 'a:B ''c" %s');
+SELECT pg_temp.key('v', 'Ab');
+SELECT pg_temp.key('c', 'Ab');
+SELECT pg_temp.key('e', 'saml_okta');
+SELECT pg_temp.key('d', 'Ab');
+SELECT pg_temp.key('ci', 'ÄbC');
+SELECT pg_temp.key('g', 'x');
+-- of a citext, the case is no change
+CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON regress_sync.keys FOR EACH ROW EXECUTE FUNCTION sync_enterprise_connection('key=k:ci', 'name=name');
+INSERT INTO regress_sync.keys (ci, name) VALUES ('Acme', 'Key');
+UPDATE regress_sync.keys SET ci = 'ACME';
+UPDATE regress_sync.keys SET name = 'Renamed';
+SELECT operation, key, params FROM box.enqueued();
+SELECT * FROM box.row_failure($$UPDATE regress_sync.keys SET ci = 'Acme2'$$) \gx
 
 SET client_min_messages = error;
-DROP SERVER regress_other;
-DROP SCHEMA regress_sync, regress_owned CASCADE;
-REVOKE ALL ON FUNCTION sync_enterprise_connection() FROM regress_trigger_owner;
-REVOKE USAGE ON FOREIGN SERVER clerk FROM regress_trigger_owner;
-DROP ROLE regress_trigger_owner, regress_trigger_app;
+DROP SCHEMA regress_sync CASCADE;
 TRUNCATE enterprise_connections, enterprise_connection_requests;
 RESET client_min_messages;

@@ -155,7 +155,7 @@ CREATE SERVER clerk FOREIGN DATA WRAPPER pg_clerk OPTIONS (api_url :'url', rate_
 CREATE USER MAPPING FOR PUBLIC SERVER clerk OPTIONS (secret_key 'sk_test_mock');
 CREATE TABLE public.orgs (id bigint PRIMARY KEY, name text, domains text[], saml_url text);
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON public.orgs FOR EACH ROW
-EXECUTE FUNCTION clerk.sync_enterprise_connection('key=id', 'name=name', 'domains=domains', 'saml.idp_metadata_url=saml_url');
+EXECUTE FUNCTION clerk.sync_enterprise_connection('key=org:id', 'name=name', 'domains=domains', 'saml.idp_metadata_url=saml_url');
 SET search_path = clerk, pg_catalog, pg_temp;
 DO $$
 DECLARE

@@ -5,29 +5,6 @@ TRUNCATE enterprise_connections;
 SET timezone = 'UTC';
 \set VERBOSITY default
 
--- What a statement fails with; what libcurl says is masked.
-CREATE FUNCTION pg_temp.failure(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    message := 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    detail := regexp_replace(detail, '^(Recv failure|Send failure|Empty reply|transfer closed|Server returned|Failure when)[^\n]*', '<libcurl>');
-    detail := regexp_replace(detail, '^Trace id: .*', 'Trace id: <id>', 'n');
-END
-$$;
-
--- What was sent since it was last asked.
-CREATE FUNCTION pg_temp.sent() RETURNS TABLE (method text, target text, body jsonb, status int)
-LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN QUERY SELECT r.method, r.target, r.body, r.status FROM mock.requests() AS r;
-    PERFORM mock.forget();
-END
-$$;
-
 --
 -- The first time it is created, later it is changed
 --
@@ -39,7 +16,7 @@ SELECT u->>'id' AS id, u->>'name' AS name
 FROM upsert_enterprise_connection(key => 'customer:1', params => '{"name": "Acme Inc.", "active": false, "saml": {"idpEntityId": "e"}}', server => 'clerk') AS u;
 SELECT server, id, key, name, provider, domains, organization_id, active, connection = (SELECT mock.connections()) AS whole_object,
        created_at, updated_at FROM enterprise_connections \gx
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 -- another key is another connection; so is the same key of another server
 SELECT upsert_enterprise_connection('customer:2', '{"name": "Beta", "provider": "saml_okta", "domains": ["beta.example"]}')->>'id' AS id;
 SELECT url FROM mock.server \gset
@@ -55,20 +32,20 @@ SELECT mock.forget();
 SELECT k, upsert_enterprise_connection(k, jsonb_build_object('name', 'Odd', 'provider', 'saml_okta', 'domains', jsonb_build_array(md5(k) || '.example')))->>'id' = r->>'id' AS same
 FROM unnest(ARRAY['', ' ', 'a''b"c\d', 'a%_b', '漢', E'a\nb', 'a:b:c']) AS k,
     LATERAL upsert_enterprise_connection(k, jsonb_build_object('name', 'Odd', 'provider', 'saml_okta', 'domains', jsonb_build_array(md5(k) || '.example'))) AS r;
-SELECT method, status, count(*) FROM pg_temp.sent() GROUP BY 1, 2 ORDER BY 1 DESC;
+SELECT method, status, count(*) FROM mock.sent() GROUP BY 1, 2 ORDER BY 1 DESC;
 
 --
 -- The provider is settled: the same one is left out, another one is an error
 --
 SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme 3", "provider": "saml_okta", "domains": ["acme.example"]}')->>'name' AS name;
 SELECT upsert_enterprise_connection('customer:1', '{"provider": "saml_okta"}')->>'name' AS name;
-SELECT * FROM pg_temp.sent();
-SELECT * FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme 4", "provider": "saml_google"}')$$) \gx
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
+SELECT * FROM test.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme 4", "provider": "saml_google"}')$$) \gx
+SELECT * FROM mock.sent();
 -- if none is given, that of a new one follows from saml and oidc; a known one keeps its own
 SELECT upsert_enterprise_connection('customer:5', '{"name": "Five", "domains": ["five.example"], "oidc": {"clientId": "c", "clientSecret": "s3cr3t"}}')->>'provider' AS provider;
 SELECT upsert_enterprise_connection('customer:5', '{"oidc": {"clientId": "c2"}}')->>'provider' AS provider;
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 
 --
 -- Parameters that only an update takes
@@ -77,7 +54,7 @@ SELECT u->>'sync_user_attributes' AS sync_user_attributes, u->'saml_connection'-
 FROM upsert_enterprise_connection('customer:6', '{"name": "Six", "provider": "saml_okta", "domains": ["six.example"], "syncUserAttributes": false, "saml": {"name": "Inner"}}') AS u;
 SELECT u->>'sync_user_attributes' AS sync_user_attributes, u->'saml_connection'->>'name' AS saml_name
 FROM upsert_enterprise_connection('customer:6', '{"syncUserAttributes": true, "saml": {"name": "Inner 2"}}') AS u;
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 SELECT key, name, sync_user_attributes, connection->'saml_connection'->>'name' AS saml_name FROM enterprise_connections WHERE key = 'customer:6';
 
 --
@@ -95,13 +72,13 @@ SELECT f.* FROM (VALUES
     ($$SELECT upsert_enterprise_connection('customer:new', NULL)$$),
     ($$SELECT upsert_enterprise_connection('customer:new', '{}')$$),
     ($$SELECT upsert_enterprise_connection('customer:new', '{"nmae": "x"}')$$)
-) AS s (statement), pg_temp.failure(statement) AS f;
+) AS s (statement), test.failure(statement) AS f;
 \x off
 BEGIN READ ONLY;
 SELECT upsert_enterprise_connection('customer:1', '{"name": "x"}');
 \echo :SQLSTATE
 ROLLBACK;
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 
 --
 -- Gone at Clerk: created anew, under the same key
@@ -112,18 +89,18 @@ SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": 
 SELECT mock.call('DELETE', '/_mock/connections') IS NOT NULL AS deleted_by_somebody_else;
 SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["acme.example"]}')->>'id' AS id;
 SELECT id, key, name FROM enterprise_connections;
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 -- it has to be enough for a new one; if it is not, the row stays
 SELECT mock.call('DELETE', '/_mock/connections') IS NOT NULL AS deleted_by_somebody_else;
-SELECT state, message, detail FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme 2"}')$$) \gx
+SELECT state, message, detail FROM test.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme 2"}')$$) \gx
 SELECT id, key, name FROM enterprise_connections;
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 -- a foreign key holds the row: nothing is created
 CREATE TABLE regress_customer (name text, server name DEFAULT 'clerk', connection text,
     FOREIGN KEY (server, connection) REFERENCES enterprise_connections (server, id));
 INSERT INTO regress_customer SELECT 'Acme', 'clerk', id FROM enterprise_connections;
-SELECT state, message, detail FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["acme.example"]}')$$) \gx
-SELECT * FROM pg_temp.sent();
+SELECT state, message, detail FROM test.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["acme.example"]}')$$) \gx
+SELECT * FROM mock.sent();
 DROP TABLE regress_customer;
 -- only Clerk can say that it is gone; a page of a proxy's does not
 SELECT mock.reset();
@@ -131,9 +108,9 @@ TRUNCATE enterprise_connections;
 SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["acme.example"]}')->>'id' AS id;
 SELECT mock.script('{"match": {"method": "PATCH"}, "status": 404, "headers": {"Content-Type": "text/html"}, "body": "<h1>404 Not Found</h1>nginx"}');
 SELECT mock.forget();
-SELECT * FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["other.example"]}')$$) \gx
+SELECT * FROM test.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["other.example"]}')$$) \gx
 SELECT id, key FROM enterprise_connections;
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 -- deleted by ourselves: the key is free
 SELECT delete_enterprise_connection(id)->'deleted' AS deleted FROM enterprise_connections WHERE key = 'customer:1';
 SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["acme.example"]}')->>'name' AS name;
@@ -153,22 +130,22 @@ RESET pg_clerk.on_rollback;
 SELECT count(*) AS tracked, (SELECT count(*) FROM mock.connections()) AS at_clerk FROM enterprise_connections;
 SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["acme.example"], "organizationId": "org_1"}')->>'id' AS id;
 SELECT id, key, name FROM enterprise_connections;
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 -- of a call whose answer was lost, with other parameters then, domains in another order and spelling, and a secret that only an update brings to it
 SELECT mock.script('{"match": {"method": "POST"}, "reset": "after"}');
-SELECT * FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:2', '{"name": "Beta", "provider": "oidc_custom", "domains": ["beta-1.example", "beta-2.example"],
+SELECT * FROM test.failure($$SELECT upsert_enterprise_connection('customer:2', '{"name": "Beta", "provider": "oidc_custom", "domains": ["beta-1.example", "beta-2.example"],
     "oidc": {"clientId": "old", "clientSecret": "s3cr3t"}}')$$) \gx
 SELECT count(*) AS tracked, (SELECT count(*) FROM mock.connections()) AS at_clerk FROM enterprise_connections;
 SELECT u->>'id' AS id, u->'oauth_config'->>'client_id' AS client_id, u->'sync_user_attributes' AS sync_user_attributes
 FROM upsert_enterprise_connection('customer:2', '{"name": "Beta", "domains": ["BETA-2.example", "Beta-1.example"], "syncUserAttributes": false,
     "oidc": {"clientId": "new", "clientSecret": "s3cr3t 2"}}') AS u;
 SELECT id, key, name, domains, sync_user_attributes FROM enterprise_connections ORDER BY id;
-SELECT * FROM pg_temp.sent();
+SELECT * FROM mock.sent();
 -- among many, and one that was tracked without a key
 SELECT create_enterprise_connection(name => 'Gamma', provider => 'saml_okta', domains => '{gamma.example}')->>'id' AS id;
 SELECT mock.call('POST', '/_mock/seed', '{"count": 600, "prefix": "more"}') IS NOT NULL AS seeded;
 SELECT upsert_enterprise_connection('customer:3', '{"name": "Gamma", "provider": "saml_okta", "domains": ["gamma.example"]}')->>'id' AS id;
-SELECT method, target, status FROM pg_temp.sent();
+SELECT method, target, status FROM mock.sent();
 SELECT id, key, name FROM enterprise_connections ORDER BY id;
 SELECT count(*) AS at_clerk FROM mock.connections() AS m WHERE m->>'name' !~ '^more';
 
@@ -179,7 +156,7 @@ SELECT mock.reset('{"clock_ms": 1780000000000}');
 TRUNCATE enterprise_connections;
 SELECT mock.call('POST', '/_mock/seed', '{"connections": [{"object": "enterprise_connection", "id": "entconn_a", "name": "Acme", "provider": "saml_okta", "active": false,
     "domains": ["a1.example", "a2.example"], "organization_id": "org_1", "created_at": 1780000000000, "updated_at": 1780000000000}]}') IS NOT NULL AS seeded;
-SELECT * FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer''s 1', '{"name": "ACME", "provider": "saml_okta", "domains": ["a1.example", "a2.example"], "organizationId": "org_1"}')$$) \gx
+SELECT * FROM test.failure($$SELECT upsert_enterprise_connection('customer''s 1', '{"name": "ACME", "provider": "saml_okta", "domains": ["a1.example", "a2.example"], "organizationId": "org_1"}')$$) \gx
 SELECT what, state, hint FROM (VALUES
     ('provider', '{"name": "Acme", "provider": "saml_google", "domains": ["a1.example", "a2.example"], "organizationId": "org_1"}'),
     ('organization', '{"name": "Acme", "provider": "saml_okta", "domains": ["a1.example", "a2.example"], "organizationId": "org_2"}'),
@@ -188,34 +165,34 @@ SELECT what, state, hint FROM (VALUES
     ('fewer domains', '{"name": "Acme", "provider": "saml_okta", "domains": ["a1.example"], "organizationId": "org_1"}'),
     ('more domains', '{"name": "Acme", "provider": "saml_okta", "domains": ["a1.example", "a2.example", "a3.example"], "organizationId": "org_1"}'),
     ('other domains', '{"name": "Acme", "provider": "saml_okta", "domains": ["a1.example", "a3.example"], "organizationId": "org_1"}')
-) AS v (what, params), pg_temp.failure(format('SELECT upsert_enterprise_connection(''customer:1'', %L)', params));
-SELECT method, status, count(*) FROM pg_temp.sent() GROUP BY 1, 2;
+) AS v (what, params), test.failure(format('SELECT upsert_enterprise_connection(''customer:1'', %L)', params));
+SELECT method, status, count(*) FROM mock.sent() GROUP BY 1, 2;
 SELECT count(*) AS tracked, (SELECT count(*) FROM mock.connections()) AS at_clerk FROM enterprise_connections;
 -- nor is what has another key
 SELECT adopt_enterprise_connection('customer:9', 'entconn_a')->>'id' AS id;
 SELECT mock.forget();
-SELECT state, message, hint FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["a1.example", "a2.example"], "organizationId": "org_1"}')$$) \gx
+SELECT state, message, hint FROM test.failure($$SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["a1.example", "a2.example"], "organizationId": "org_1"}')$$) \gx
 SELECT id, key FROM enterprise_connections;
-SELECT method, status FROM pg_temp.sent();
+SELECT method, status FROM mock.sent();
 -- the hint helps
 SELECT adopt_enterprise_connection('customer:1', 'entconn_a')->>'id' AS id;
 SELECT upsert_enterprise_connection('customer:1', '{"name": "Acme", "provider": "saml_okta", "domains": ["a1.example", "a2.example"], "organizationId": "org_1"}')->>'id' AS id;
 SELECT id, key FROM enterprise_connections;
 -- a domain of one of our own connections under another key
 SELECT upsert_enterprise_connection('customer:2', '{"name": "Beta", "provider": "saml_okta", "domains": ["beta.example"]}')->>'name' AS name;
-SELECT state, hint FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:3', '{"name": "Gamma", "provider": "saml_okta", "domains": ["gamma.example", "beta.example"]}')$$);
-SELECT state, hint FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:2', '{"domains": ["a1.example"]}')$$);
+SELECT state, hint FROM test.failure($$SELECT upsert_enterprise_connection('customer:3', '{"name": "Gamma", "provider": "saml_okta", "domains": ["gamma.example", "beta.example"]}')$$);
+SELECT state, hint FROM test.failure($$SELECT upsert_enterprise_connection('customer:2', '{"domains": ["a1.example"]}')$$);
 -- other refusals, and those of which nothing is to be found, are as they are
 SELECT mock.script('[
     {"match": {"method": "POST"}, "status": 422, "body": {"errors": [{"message": "has one", "code": "organization_already_has_sso_connection", "meta": {"param_name": "organization_id"}}]}},
     {"match": {"method": "POST"}, "status": 422, "body": {"errors": [{"message": "is wrong", "code": "form_param_value_invalid"}]}}]');
 SELECT mock.forget();
-SELECT * FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:4', '{"name": "Delta", "provider": "saml_okta", "domains": ["delta.example"]}')$$);
-SELECT * FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:4', '{"name": "Delta", "provider": "saml_okta", "domains": ["delta.example"]}')$$);
-SELECT method, status FROM pg_temp.sent();
+SELECT * FROM test.failure($$SELECT upsert_enterprise_connection('customer:4', '{"name": "Delta", "provider": "saml_okta", "domains": ["delta.example"]}')$$);
+SELECT * FROM test.failure($$SELECT upsert_enterprise_connection('customer:4', '{"name": "Delta", "provider": "saml_okta", "domains": ["delta.example"]}')$$);
+SELECT method, status FROM mock.sent();
 -- an update that Clerk refuses changes nothing; the next one does
 SELECT mock.script('{"match": {"method": "PATCH"}, "status": 422, "body": {"errors": [{"message": "is wrong", "code": "form_param_value_invalid"}]}}');
-SELECT state, message FROM pg_temp.failure($$SELECT upsert_enterprise_connection('customer:2', '{"name": "Beta 2"}')$$);
+SELECT state, message FROM test.failure($$SELECT upsert_enterprise_connection('customer:2', '{"name": "Beta 2"}')$$);
 SELECT upsert_enterprise_connection('customer:2', '{"name": "Beta 3"}')->>'name' AS name;
 SELECT key, name FROM enterprise_connections ORDER BY key;
 
@@ -227,5 +204,5 @@ SELECT mock.reset();
 TRUNCATE enterprise_connections;
 SELECT n, upsert_enterprise_connection('customer:' || n % 3, jsonb_build_object('name', 'Name ' || n, 'provider', 'saml_okta', 'domains', jsonb_build_array('c' || n % 3 || '.example')))->>'id' AS id
 FROM generate_series(0, 5) AS n ORDER BY n;
-SELECT method, status, count(*) FROM pg_temp.sent() GROUP BY 1, 2 ORDER BY 1;
+SELECT method, status, count(*) FROM mock.sent() GROUP BY 1, 2 ORDER BY 1;
 SELECT key, id, name FROM enterprise_connections ORDER BY key;

@@ -11,6 +11,8 @@
 #include "base/wake.h"
 #include "calls/rollback.h"
 #include "clerk/default_server.h"
+#include "clerk/log.h"
+#include "clerk/statistics.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/deliver.h"
@@ -95,6 +97,36 @@ define_worker_settings(void)
 							NULL, NULL, NULL);
 }
 
+/*
+ * Settings of the log.  A session must not hide from its operator what it
+ * does.
+ */
+static void
+define_log_settings(void)
+{
+	/*
+	 * pg_clerk.log_failures - one line for each request that fails, each server
+	 * that is paused or held back, and goes on, each look-up that fails, and
+	 * each mirror that changed something.
+	 */
+	DefineCustomBoolVariable("pg_clerk.log_failures",
+							 "Logs requests and look-ups that fail, servers that are paused or held back, and mirrors that changed something.",
+							 NULL,
+							 &clerk_log_failures,
+							 true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+
+	/* pg_clerk.log_min_duration - as log_min_duration_statement, for calls of Clerk. */
+	DefineCustomIntVariable("pg_clerk.log_min_duration",
+							"Sets the minimum execution time above which requests to Clerk are logged.",
+							"-1 logs none, 0 all.",
+							&clerk_log_min_duration,
+							-1, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
 void
 _PG_init(void)
 {
@@ -114,9 +146,13 @@ _PG_init(void)
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 	define_worker_settings();
+	define_log_settings();
 	clerk_reserve_guc_prefix("pg_clerk");
 	clerk_rollback_init();
 	clerk_wake_register();
 	if (process_shared_preload_libraries_in_progress)
+	{
+		clerk_statistics_init();
 		clerk_worker_init();
+	}
 }

@@ -33,6 +33,11 @@
 #include "nodes/miscnodes.h"
 #endif
 
+/* From 18 on PostgreSQL has it, and 19 has nothing else for it. */
+#ifndef pg_noreturn
+#define pg_noreturn _Noreturn
+#endif
+
 /* utils/builtins.h has it too, but cannot be included beside json-c. */
 extern Datum jsonb_in(PG_FUNCTION_ARGS);
 
@@ -296,6 +301,18 @@ clerk_database_ownercheck(Oid database, Oid role)
 	return object_ownercheck(DatabaseRelationId, database, role);
 #else
 	return pg_database_ownercheck(database, role);
+#endif
+}
+
+#include "catalog/pg_extension.h"
+
+static inline bool
+clerk_extension_ownercheck(Oid extension, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ExtensionRelationId, extension, role);
+#else
+	return pg_extension_ownercheck(extension, role);
 #endif
 }
 

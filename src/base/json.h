@@ -1,54 +1,36 @@
 /*-------------------------------------------------------------------------
  *
  * json.h
- *		JSON trees: parsed with limits, walked, built, turned into jsonb.
+ *		JSON trees of json-c, for answers that jsonb may not be able to hold.
  *
- * The one place that knows json-c.  (Its typedef json_object collides with a
- * function of the same name in utils/fmgrprotos.h, so nobody else includes
- * its headers; the struct tag does not collide.)
+ * An error answer must be understood in any database, and an answer to a
+ * deletion in the middle of an abort: so they are read without jsonb and
+ * without the database's encoding.  Everything else is jsonb; see jsonb_read.h.
  *
- * Ownership: a function that returns a new root says so; the root is owned by
- * the memory context that was current, and is released when that context is
- * reset or deleted, also on ERROR.  A node that was set into an object or
- * appended to an array lives as long as that parent, too.  Nodes that are
- * looked up are borrowed.  All text is UTF-8, whatever the database's
- * encoding; only the jsonb functions convert.
+ * json.c is the one file that includes json-c's headers: their typedef
+ * json_object collides with a function of the same name in
+ * utils/fmgrprotos.h (the struct tag does not).
  *
- * A NULL ClerkJson pointer stands for the JSON value null, as in json-c.
+ * A tree is owned by the memory context in which it was parsed, and is released
+ * when that is reset or deleted, also on ERROR.  What is looked up in it is
+ * borrowed.  All text is UTF-8.  A NULL pointer stands for the JSON value null,
+ * as in json-c.  An integer that does not fit into 64 bits becomes the nearest
+ * one that does.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef CLERK_JSON_H
 #define CLERK_JSON_H
 
-#include "utils/jsonb.h"
+#include "base/jsonb.h"
 
 struct json_object;
 typedef struct json_object ClerkJson;
 
-typedef enum ClerkJsonType
-{
-	CLERK_JSON_NULL,
-	CLERK_JSON_BOOLEAN,
-	CLERK_JSON_NUMBER,
-	CLERK_JSON_STRING,
-	CLERK_JSON_ARRAY,
-	CLERK_JSON_OBJECT
-} ClerkJsonType;
-
 /*
- * Nesting beyond this is refused: Clerk's deepest answer has five levels, and
- * the readers below us (jsonb_in, json-c) recurse.
- */
-#define CLERK_JSON_MAX_DEPTH 64
-
-/*
- * Parse an untrusted text of len bytes (it may hold NUL bytes).  Returns a new
- * root, or NULL with *fault set to a palloc'd or constant clause that says
- * what is wrong ("is not valid JSON", "is not valid UTF-8", "is nested more
- * than 64 levels deep", ...).  *fault is NULL if all is well: the text "null"
- * gives NULL and no fault.  Trailing white space is allowed, other trailing
- * bytes are not.  Throws only out of memory.
+ * Parse an untrusted text of len bytes.  Returns its root, or NULL with *fault
+ * set to a clause as in jsonb_read.h; *fault is NULL if all is well: the text
+ * "null" gives NULL and no fault.  Throws only out of memory.
  */
 extern ClerkJson *clerk_json_parse(const char *text, size_t len, const char **fault);
 
@@ -59,98 +41,24 @@ extern ClerkJson *clerk_json_parse(const char *text, size_t len, const char **fa
  */
 extern char *clerk_json_salvage(const char *text, size_t len, const char *name);
 
-/*
- * The jsonb value of a JSON text, with every digit of its numbers kept.
- * Returns NULL with *fault set if jsonb cannot hold it (a NUL character, a
- * number out of range, a character that the database's encoding lacks).
- */
-extern Jsonb *clerk_json_text_to_jsonb(const char *text, size_t len, const char **fault);
-
-/*
- * The same of an answer, which must not have so many values: within 8 MB there
- * can be millions, for which PostgreSQL takes seconds and hundreds of MB.  A
- * full page of connections has a tenth of this.
- */
-#define CLERK_JSON_MANY_VALUES 500000
-extern Jsonb *clerk_json_answer_to_jsonb(const char *text, size_t len, const char **fault);
-
-/*
- * The same in pieces, for a listing, whose elements are many and wanted one by
- * one: each container two levels below the root becomes a jsonb of its own,
- * (*parts)[n], and in its place the result has the array [n].  A part that is
- * JSON, but that jsonb cannot hold, is alone in that.
- */
-typedef struct ClerkJsonPart
-{
-	Jsonb	   *jsonb;			/* NULL: it cannot be held */
-	const char *fault;			/* why, as above */
-	const char *text;			/* in the text that was given */
-	size_t		len;
-} ClerkJsonPart;
-
-extern Jsonb *clerk_json_answer_to_jsonb_parts(const char *text, size_t len, ClerkJsonPart **parts, const char **fault);
-
-/*
- * Is an answer well-formed JSON within our limits, whether or not jsonb can hold it in
- * this database?
- */
-extern bool clerk_json_is_sound(const char *text, size_t len);
-
-/* A copy, palloc'd; NULL for NULL. */
-extern Jsonb *clerk_jsonb_copy(const Jsonb *jsonb);
-
-/*
- * The same without the members of one of these names (NULL at the end) at any
- * depth; the value itself if it has none.
- */
-extern Jsonb *clerk_jsonb_without(Jsonb *jsonb, const char *const *names);
-
-/*
- * What an older document and a newer one say together: of two objects, each
- * member that only one has, and the members that both have merged in turn, at
- * any depth; of anything else (an array, a scalar, null) the newer one alone.
- * It may be newer itself.  Works in the current memory context.
- */
-extern Jsonb *clerk_jsonb_merge(Jsonb *older, Jsonb *newer);
-
-/* A string member of a jsonb object, palloc'd; NULL if there is none. */
-extern char *clerk_jsonb_string(Jsonb *object, const char *name);
-
-/*
- * A new root, every digit of its numbers kept.  NULL with *fault set if it is
- * nested too deeply, or has a character that is not in Unicode.
- */
-extern ClerkJson *clerk_json_from_jsonb(Jsonb *jsonb, const char **fault);
-
-/* palloc'd.  Throws if jsonb cannot hold it, as clerk_json_text_to_jsonb says. */
-extern Jsonb *clerk_json_to_jsonb(ClerkJson *json);
-
-/* The text as it goes over the wire: no added white space, UTF-8, palloc'd. */
-extern char *clerk_json_to_text(ClerkJson *json, size_t *len);
-
-/* Building.  All return new roots. */
-extern ClerkJson *clerk_json_new_object(void);
-extern ClerkJson *clerk_json_new_array(void);
-extern ClerkJson *clerk_json_new_string(const char *utf8, size_t len);
-extern ClerkJson *clerk_json_new_boolean(bool value);
-extern ClerkJson *clerk_json_new_integer(int64 value);
-
-/* The parent takes its own reference to value, which may belong elsewhere too. */
-extern void clerk_json_set(ClerkJson *object, const char *name, ClerkJson *value);
-extern void clerk_json_append(ClerkJson *array, ClerkJson *value);
-
-/* Reading.  get returns false if json is no object or has no such member. */
 extern ClerkJsonType clerk_json_type(ClerkJson *json);
-extern const char *clerk_json_type_name(ClerkJson *json);	/* "a string", "null", ... */
-extern bool clerk_json_get(ClerkJson *json, const char *name, ClerkJson **value);
-extern const char *clerk_json_string(ClerkJson *json, size_t *len);	/* NULL if no string */
-extern const char *clerk_json_get_string(ClerkJson *json, const char *name);	/* NULL if none */
-extern bool clerk_json_boolean(ClerkJson *json);
-extern int	clerk_json_length(ClerkJson *json);	/* elements or members */
-extern ClerkJson *clerk_json_element(ClerkJson *json, int n);
 
-/* Members of an object in order; false from the visitor ends the walk. */
-typedef bool (*ClerkJsonVisitor) (const char *name, ClerkJson *value, void *arg);
-extern void clerk_json_each(ClerkJson *object, ClerkJsonVisitor visit, void *arg);
+/* A member; false if json is no object or has no such member. */
+extern bool clerk_json_get(ClerkJson *json, const char *name, ClerkJson **value);
+
+/* A string member; NULL if there is none.  It can have a NUL, which ends it. */
+extern const char *clerk_json_get_string(ClerkJson *json, const char *name);
+
+extern bool clerk_json_boolean(ClerkJson *json);	/* false if it is none */
+
+/* The elements of an array; none if it is something else. */
+extern int	clerk_json_length(ClerkJson *array);
+extern ClerkJson *clerk_json_element(ClerkJson *array, int n);
+
+/*
+ * The tree as jsonb, palloc'd, each string as clean(utf8, arg) returns it,
+ * palloc'd.  NULL if jsonb cannot hold it in this database.
+ */
+extern Jsonb *clerk_json_to_jsonb(ClerkJson *json, char *(*clean) (const char *utf8, void *arg), void *arg);
 
 #endif							/* CLERK_JSON_H */

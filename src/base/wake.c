@@ -4,9 +4,9 @@
  *		Which database has a worker, and waking it: the shared memory of
  *		launcher, workers and sessions.
  *
- * One lock protects all of it and is held for microseconds; nothing is thrown
- * under it.  A latch in it belongs to a process that is still there: whoever
- * leaves takes it away first.
+ * One lock protects all of it.  It is held for microseconds, and no error may be
+ * thrown while it is held.  A process must remove its latch before it ends, so
+ * that a latch in this memory always belongs to a process that is there.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,31 +18,34 @@
 #include "access/xlog.h"
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/shared.h"
 #include "base/wake.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/procarray.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 /*
- * A worker that is sent away may finish what it is at for so long, then it is
+ * A worker that is sent away has this time (ms) to end its transaction; then it is
  * terminated.
  */
 #define GRACE_MS 500
 
-/* How long to wait for it; as long as PostgreSQL itself waits afterwards. */
+/* How long to wait until it is gone (ms): as long as PostgreSQL waits afterwards. */
 #define GONE_MS 5000
 
 /*
- * It stays away until the transaction ends, but not longer than this (whoever
- * sent it away may be gone): time enough to find the database unused and lock
- * it.  Then a new worker waits for that lock.
+ * No worker is started until the transaction that sent it away ends, but for this
+ * time (ms) at most: without a bound, a session that was killed would keep workers
+ * away for good.  The time is enough for the statement to find the database unused
+ * and to lock it; then a new worker waits for that lock.
  */
 #define AWAY_MS 15000
 
-/* Locks are released a little after the end of a transaction is announced. */
+/*
+ * A worker is started this time (ms) after that transaction has ended, as its
+ * locks are released a little later.
+ */
 #define RETURN_MS 100
 
 /* A worker that is wanted for less long than this, in ms, is about to come. */
@@ -52,19 +55,15 @@
 #define MANY_FAILURES 3
 
 /*
- * Without the memory, or where what is finished comes from another server, who
- * awaits a request looks at it every so many ms.
+ * How often a session that awaits a request looks at it (ms) if nothing can wake
+ * it: without shared memory, or on a standby, where requests are finished by
+ * another server.
  */
 #define AWAIT_MS 20
 
 bool		clerk_worker_enabled = true;
 
 static ClerkWake *shared = NULL;
-
-static shmem_startup_hook_type previous_startup_hook = NULL;
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-static shmem_request_hook_type previous_request_hook = NULL;
-#endif
 
 /* To do at the end of this transaction. */
 static bool wake_at_commit = false;
@@ -74,7 +73,7 @@ static Oid	sent_away = InvalidOid;
 static int64 sent_away_until = 0;
 
 /* In a worker: its database. */
-static ClerkDatabase *mine = NULL;
+static ClerkDatabase *own_entry = NULL;
 
 /*-------------------------------------------------------------------------
  * Memory
@@ -82,46 +81,22 @@ static ClerkDatabase *mine = NULL;
  */
 
 static void
-request_memory(void)
+attach_memory(void *memory, LWLock *lock, bool is_new)
 {
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-	if (previous_request_hook)
-		previous_request_hook();
-#endif
-	RequestAddinShmemSpace(MAXALIGN(sizeof(ClerkWake)));
-	RequestNamedLWLockTranche("pg_clerk", 1);
-}
-
-static void
-attach_memory(void)
-{
-	bool		found;
-
-	if (previous_startup_hook)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("pg_clerk", sizeof(ClerkWake), &found);
-	if (!found)
-	{
-		memset(shared, 0, sizeof(*shared));
-		shared->lock = &(GetNamedLWLockTranche("pg_clerk"))->lock;
-		for (int i = 0; i < CLERK_VARIABLES; i++)
-			ConditionVariableInit(&shared->finished[i]);
-	}
-	LWLockRelease(AddinShmemInitLock);
+	shared = memory;
+	if (!is_new)
+		return;
+	shared->lock = lock;
+	for (int i = 0; i < CLERK_VARIABLES; i++)
+		ConditionVariableInit(&shared->finished[i]);
 }
 
 void
 clerk_wake_init(void)
 {
-#if CLERK_HAS_SHMEM_REQUEST_HOOK
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-#else
-	request_memory();
-#endif
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = attach_memory;
+	static ClerkSharedArea area = {.name = "pg_clerk",.size = sizeof(ClerkWake),.attach = attach_memory};
+
+	clerk_shared_reserve(&area);
 }
 
 ClerkWake *
@@ -287,8 +262,7 @@ clerk_wake_at_commit(void)
 }
 
 /*
- * The worker, if there is one, finds its latch set; if not, the launcher
- * finds that one is wanted.
+ * Wake the database's worker, or let the launcher start one.
  */
 static void
 wake_database(Oid database)
@@ -312,8 +286,8 @@ wake_database(Oid database)
 }
 
 /*
- * Requests of one key have one variable: whoever awaits one that was superseded
- * goes on to await the one of its key that has superseded it.
+ * All requests of a key have the same variable: a session that awaits a request
+ * which was superseded goes on to await the newer one.
  */
 static int
 variable_of(int64 request, const char *key)
@@ -331,7 +305,7 @@ clerk_wake_finished(int64 request, const char *key)
 }
 
 /*
- * Nothing in it can fail.
+ * Called after the commit, so it must not throw.
  */
 static void
 wake_waiting(void)
@@ -378,7 +352,7 @@ clerk_wake_end_wait(void)
 }
 
 /*
- * Keep workers of the database away, and ask the one that is there to go.
+ * Keep workers of the database away, and ask the present one to leave.
  */
 static void
 begin_away(Oid database)
@@ -389,11 +363,13 @@ begin_away(Oid database)
 	each = clerk_wake_find(database, true);
 	if (each != NULL)
 	{
-		/* No two are the same: they tell who has sent it away last. */
+		/* Each is different, so it shows which session has sent it away last. */
 		each->not_before = Max(each->not_before + 1, clerk_now_ms() + AWAY_MS);
 		each->leave = true;
 		if (each->pid != 0)
 			SetLatch(each->latch);
+		if (each->mirror_pid != 0)
+			kill(each->mirror_pid, SIGINT);
 		sent_away = database;
 		sent_away_until = each->not_before;
 	}
@@ -401,21 +377,41 @@ begin_away(Oid database)
 }
 
 /*
- * The pid of the database's worker, or 0; terminate it if that is wanted.
+ * Has the database's worker, or its mirror, ended?  If not, terminates it if the
+ * caller wants.  last: its pid, once it was seen.
  */
-static int
-worker_of(Oid database, bool terminate)
+static bool
+has_left(Oid database, bool mirror, bool terminate, int *last)
 {
 	ClerkDatabase *each;
-	int			pid;
+	int			pid = 0;
 
 	clerk_wake_lock();
 	each = clerk_wake_find(database, false);
-	pid = each != NULL ? each->pid : 0;
+	if (each != NULL)
+		pid = mirror ? each->mirror_pid : each->pid;
 	if (pid != 0 && terminate)
 		kill(pid, SIGTERM);
 	clerk_wake_unlock();
-	return pid;
+	if (pid != 0)
+		*last = pid;
+
+	/* It removes its entry before it has disconnected from the database. */
+	return pid == 0 && (*last == 0 || BackendPidGetProc(*last) == NULL);
+}
+
+void
+clerk_wake_cancel_mirror(Oid database)
+{
+	ClerkDatabase *each;
+
+	if (shared == NULL)
+		return;
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	if (each != NULL && each->mirror_pid != 0)
+		kill(each->mirror_pid, SIGINT);
+	clerk_wake_unlock();
 }
 
 void
@@ -437,27 +433,26 @@ clerk_wake_send_away(Oid database)
 {
 	int64		start = clerk_now_ms();
 	int64		now;
-	int			pid;
-	int			last = 0;
+	int			worker = 0;
+	int			mirror = 0;
 
 	if (shared == NULL)
 		return;
 	begin_away(database);
 	while ((now = clerk_now_ms()) < start + GONE_MS)
 	{
-		pid = worker_of(database, now >= start + GRACE_MS);
-		/* It takes leave before it has left the database. */
-		if (pid == 0 && (last == 0 || BackendPidGetProc(last) == NULL))
+		bool		terminate = now >= start + GRACE_MS;
+		bool		worker_left = has_left(database, false, terminate, &worker);
+
+		if (has_left(database, true, terminate, &mirror) && worker_left)
 			break;
-		if (pid != 0)
-			last = pid;
 		clerk_wake_pause(now + 5);
 	}
 }
 
 /*
- * Whoever was sent away may come back, unless another session has sent it
- * away since.
+ * Allow a worker again in the databases from which it was sent away, unless
+ * another session has sent it away since.
  */
 static void
 end_away(void)
@@ -478,7 +473,7 @@ end_away(void)
 }
 
 /*
- * A transaction that is prepared wakes nobody; who commits it calls
+ * A transaction that is prepared wakes nothing: COMMIT PREPARED calls
  * clerk_wake_prepared.
  */
 static void
@@ -525,39 +520,39 @@ clerk_wake_enter(Oid database)
 			each->since = clerk_now_ms();
 			each->idle = false;
 			each->leave = false;
-			mine = each;
+			own_entry = each;
 		}
 	}
 	clerk_wake_unlock();
-	return mine != NULL;
+	return own_entry != NULL;
 }
 
 /*
- * Read without the lock: a stale value makes a worker be started once more
- * than necessary, no less.
+ * Read without the lock: at worst, a stale value makes a worker start once more
+ * than necessary.
  */
 void
 clerk_wake_looking(void)
 {
-	if (!mine->woken)
+	if (!own_entry->woken)
 		return;
 	clerk_wake_lock();
-	mine->woken = false;
+	own_entry->woken = false;
 	clerk_wake_unlock();
 }
 
 bool
 clerk_wake_pending(void)
 {
-	return mine->woken;
+	return own_entry->woken;
 }
 
 void
 clerk_wake_idle(bool idle)
 {
 	clerk_wake_lock();
-	mine->idle = idle;
-	mine->failures = 0;
+	own_entry->idle = idle;
+	own_entry->failures = 0;
 	if (idle && shared->crowded)
 		wake_launcher();
 	clerk_wake_unlock();
@@ -566,21 +561,60 @@ clerk_wake_idle(bool idle)
 bool
 clerk_wake_must_leave(void)
 {
-	/* Whoever sets it sets the latch afterwards. */
-	return mine->leave;
+	/* Read without the lock: whatever sets it sets the latch afterwards. */
+	return own_entry->leave;
 }
 
 void
 clerk_wake_part(int64 wanted, int64 not_before, bool failed)
 {
 	clerk_wake_lock();
-	mine->pid = 0;
-	mine->latch = NULL;
-	mine->wanted = mine->woken ? Min(wanted, clerk_now_ms()) : wanted;
-	mine->woken = false;
-	mine->not_before = Max(mine->not_before, not_before);
-	mine->failures = failed ? mine->failures + 1 : 0;
-	mine = NULL;
+	own_entry->pid = 0;
+	own_entry->latch = NULL;
+	own_entry->wanted = own_entry->woken ? Min(wanted, clerk_now_ms()) : wanted;
+	own_entry->woken = false;
+	own_entry->not_before = Max(own_entry->not_before, not_before);
+	own_entry->failures = failed ? own_entry->failures + 1 : 0;
+	own_entry = NULL;
+	wake_launcher();
+	clerk_wake_unlock();
+}
+
+bool
+clerk_wake_is_mirroring(void)
+{
+	/* The worker's latch is set when that changes. */
+	return own_entry->mirror_pid != 0;
+}
+
+bool
+clerk_wake_enter_mirror(Oid database)
+{
+	ClerkDatabase *each;
+	bool		enter;
+
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	enter = each != NULL && each->mirror_pid == 0 && clerk_worker_enabled && each->not_before <= clerk_now_ms();
+	if (enter)
+		each->mirror_pid = MyProcPid;
+	clerk_wake_unlock();
+	return enter;
+}
+
+void
+clerk_wake_part_mirror(Oid database)
+{
+	ClerkDatabase *each;
+
+	clerk_wake_lock();
+	each = clerk_wake_find(database, false);
+	if (each != NULL && each->mirror_pid == MyProcPid)
+	{
+		each->mirror_pid = 0;
+		if (each->pid != 0)
+			SetLatch(each->latch);
+	}
 	wake_launcher();
 	clerk_wake_unlock();
 }
@@ -591,8 +625,9 @@ clerk_wake_part(int64 wanted, int64 not_before, bool failed)
  */
 
 /*
- * A new launcher knows nothing of the workers that the last one has asked
- * for: if one of them comes yet, it or its double finds the other there.
+ * A new launcher knows nothing of the workers that the last one has registered.
+ * If it starts a second worker for a database, clerk_wake_enter makes the later
+ * one of the two end.
  */
 void
 clerk_wake_set_launcher(Latch *latch)

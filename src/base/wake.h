@@ -7,6 +7,11 @@
  * All times are those of clerk_now_ms, a clock that is never set and the
  * same for all processes.
  *
+ * This is in base/, not in worker/, because lower layers call it: a change of a
+ * server's options, a request that is enqueued or finished, and a session that
+ * awaits one.  It knows databases and processes only, nothing of Clerk or of the
+ * tables.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef CLERK_WAKE_H
@@ -16,14 +21,17 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
-/* Databases that can have a worker or ask for one. */
+/*
+ * How many databases can have a worker or wait for one.  The memory is reserved
+ * when the server starts, so there must be a bound.
+ */
 #define CLERK_MAX_DATABASES 256
 
 /*
- * Variables that sessions sleep on while they await a request.  The requests of
- * all databases share them, and a session that is woken for another one looks
- * at the table in vain.  With as many as this, that is about once a second for
- * each session while a thousand requests a second are finished.
+ * Condition variables that sessions sleep on while they await a request.  The
+ * requests of all databases share them, and a session that is woken for another
+ * request looks at the table in vain.  With 1024 of them, that happens about once
+ * a second to each session while a thousand requests a second are finished.
  */
 #define CLERK_VARIABLES 1024
 
@@ -35,20 +43,25 @@
 /* A database that has a worker, is to have one, or must not have one now. */
 typedef struct ClerkDatabase
 {
-	Oid			database;		/* InvalidOid: the place is free */
-	int64		wanted;			/* when it is to have a worker */
-	int64		not_before;		/* but none may come before */
-	bool		woken;			/* something happened that no worker has looked at */
-	bool		starting;		/* a worker was asked for and has not come yet */
-	bool		no_process;		/* ... in vain: there was no process for it */
-	int			failures;		/* workers in a row that did not come, or ended by an error */
+	Oid			database;		/* InvalidOid: the entry is free */
+	int64		wanted;			/* when it should have a worker */
+	int64		not_before;		/* but none may be started before */
+	bool		woken;			/* something happened that no worker has
+								 * looked at */
+	bool		starting;		/* a worker is registered and has not started
+								 * yet */
+	bool		no_process;		/* there was no process for a worker */
+	int			failures;		/* workers in a row that did not start, or
+								 * ended by an error */
 
-	/* the worker that is there */
+	/* its worker */
 	int			pid;			/* 0: none; then what follows means nothing */
 	Latch	   *latch;
-	int64		since;			/* when it came */
+	int64		since;			/* when it started */
 	bool		idle;			/* it has nothing to do */
-	bool		leave;			/* it is asked to make room */
+	bool		leave;			/* it must make room */
+
+	int			mirror_pid;		/* mirrors one of its servers; 0: none does */
 } ClerkDatabase;
 
 /* A server to which nothing may be sent until then, because Clerk has said so. */
@@ -63,10 +76,11 @@ typedef struct ClerkHold
 typedef struct ClerkWake
 {
 	LWLock	   *lock;
-	Latch	   *launcher;		/* NULL: it is not there now */
-	bool		launched;		/* it has been there since the server started */
-	bool		crowded;		/* a database waits for another's worker to leave */
-	bool		full;			/* a database found no place */
+	Latch	   *launcher;		/* NULL: there is none now */
+	bool		launched;		/* there has been one since the server started */
+	bool		crowded;		/* a database waits for another's worker to
+								 * leave */
+	bool		full;			/* there was no free entry for a database */
 	ClerkDatabase databases[CLERK_MAX_DATABASES];
 	int64		last_hold;		/* when the last of them ends; read without the lock */
 	ClerkHold	holds[CLERK_MAX_HOLDS];
@@ -76,14 +90,14 @@ typedef struct ClerkWake
 /* pg_clerk.worker. */
 extern bool clerk_worker_enabled;
 
-/* In _PG_init: reserve the memory, and see to it that it is attached. */
+/* In _PG_init, at preload: reserve the memory, and attach to it when it is there. */
 extern void clerk_wake_init(void);
 
-/* In _PG_init of any process: act at the end of transactions. */
+/* In _PG_init of any process: install the callbacks for the end of transactions. */
 extern void clerk_wake_register(void);
 
 /*-------------------------------------------------------------------------
- * For sessions; without the memory nothing happens
+ * For sessions.  Without preload there is no shared memory, and these do nothing.
  *-------------------------------------------------------------------------
  */
 
@@ -104,8 +118,8 @@ extern int64 clerk_wake_held_until(Oid server, int64 version);
 extern void clerk_wake_at_commit(void);
 
 /*
- * A prepared transaction was committed in this database, and what it has done
- * is not known: wake the worker, and all sessions that await something.
+ * A prepared transaction was committed in this database.  What it has done is not
+ * known, so wake the worker and all sessions that await a request.
  */
 extern void clerk_wake_prepared(void);
 
@@ -118,23 +132,26 @@ extern void clerk_wake_prepared(void);
 extern void clerk_wake_finished(int64 request, const char *key);
 
 /*
- * Sleep until a request may be finished, or until then (-1: without end).  To
- * be called in a loop that looks at the request each time before: the first
- * call returns at once, so that nothing that is finished after the look is
- * missed.  End with clerk_wake_end_wait; the abort of a (sub)transaction does
- * it, too.
+ * Sleep until a request may be finished, or until this time (-1: no limit).  Call
+ * it in a loop that looks at the request before each call.  The first call returns
+ * at once, so that a request that is finished between the look and the call is not
+ * missed.  End with clerk_wake_end_wait; the abort of a (sub)transaction does so,
+ * too.
  */
 extern void clerk_wake_wait(int64 request, const char *key, int64 until);
 extern void clerk_wake_end_wait(void);
 
+/* Cancel the mirror of the database that runs by itself, if there is one. */
+extern void clerk_wake_cancel_mirror(Oid database);
+
 /*
- * Make a database's worker leave, and keep it away until this transaction
- * ends, so that DROP DATABASE and the like are not held up.  Returns when it
- * is gone, or after some seconds, in which it has not gone.
+ * Make a database's worker leave, and its mirror, and start none until this
+ * transaction ends, so that DROP DATABASE and the like are not held up.  Returns
+ * when they are gone, or after some seconds if they are not.
  */
 extern void clerk_wake_send_away(Oid database);
 
-/* Wait until then, whatever the latch is set for; ends at once on cancel. */
+/* Wait until this time, even if the latch is set meanwhile; can be cancelled. */
 extern void clerk_wake_pause(int64 until);
 
 /*-------------------------------------------------------------------------
@@ -142,13 +159,13 @@ extern void clerk_wake_pause(int64 until);
  *-------------------------------------------------------------------------
  */
 
-/* Be this database's worker.  False if it has one, or must not have one. */
+/* Become this database's worker.  False if it has one, or must not have one. */
 extern bool clerk_wake_enter(Oid database);
 
-/* What it was woken for until now, it is going to look at. */
+/* The worker is about to look at all that it was woken for until now. */
 extern void clerk_wake_looking(void);
 
-/* Was it woken since? */
+/* Was it woken since clerk_wake_looking? */
 extern bool clerk_wake_pending(void);
 
 extern void clerk_wake_idle(bool idle);
@@ -156,6 +173,16 @@ extern bool clerk_wake_must_leave(void);
 
 /* It is going, by an error or not.  When is the next one wanted, and not before when? */
 extern void clerk_wake_part(int64 wanted, int64 not_before, bool failed);
+
+/* Does a process mirror a server of its database? */
+extern bool clerk_wake_is_mirroring(void);
+
+/*
+ * Be the process that mirrors a server of this database.  False if there is one,
+ * or must not be one now.  When it goes, the worker is told.
+ */
+extern bool clerk_wake_enter_mirror(Oid database);
+extern void clerk_wake_part_mirror(Oid database);
 
 /*-------------------------------------------------------------------------
  * For the launcher, which goes through all databases
@@ -166,7 +193,7 @@ extern void clerk_wake_set_launcher(Latch *latch);
 extern ClerkWake *clerk_wake_lock(void);
 extern void clerk_wake_unlock(void);
 
-/* With the lock; NULL if it is not known, or there is no place for it. */
+/* Call it with the lock.  NULL if there is no entry, or none is free to create it. */
 extern ClerkDatabase *clerk_wake_find(Oid database, bool create);
 
 #endif							/* CLERK_WAKE_H */

@@ -1,16 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * batch.c
- *		Many connections created at once.
+ *		Many connections created by one call, concurrently.
  *
- * Each one fares by itself: what is wrong with it, here or at Clerk, is in
- * its own row of the result.
+ * One failure does not affect the others: what is wrong with one, here or at
+ * Clerk, is in its own row of the result.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "base/compat.h"
+#include "base/progress.h"
 #include "calls/connection.h"
 #include "calls/rollback.h"
 #include "catalog/pg_type.h"
@@ -38,10 +39,11 @@ typedef struct Batch
 	ClerkSettings *settings;
 	Datum	   *params;
 	bool	   *nulls;
-	BatchItem	   *items;
+	BatchItem  *items;
 	int			count;
 	int			next;			/* the first that was not yet looked at */
 	List	   *uncompleted;	/* items whose PATCH is yet to be sent */
+	ClerkProgress progress;
 } Batch;
 
 static Jsonb *
@@ -82,7 +84,7 @@ completing_call(Batch *batch, BatchItem *item)
 static ClerkCall *
 creating_call(Batch *batch, int n)
 {
-	BatchItem	   *item = &batch->items[n];
+	BatchItem  *item = &batch->items[n];
 
 	item->params = clerk_params_read(batch->nulls[n] ? NULL : DatumGetJsonbP(batch->params[n]),
 									 NULL, CLERK_OPERATION_CREATE, batch->settings->extra_params);
@@ -102,6 +104,14 @@ creating_call(Batch *batch, int n)
 	return &item->call;
 }
 
+static void
+note_done(Batch *batch, bool failed)
+{
+	batch->progress.done++;
+	batch->progress.failed += failed;
+	clerk_progress_show(&batch->progress);
+}
+
 static ClerkCall *
 batch_next(void *arg)
 {
@@ -109,7 +119,7 @@ batch_next(void *arg)
 
 	if (batch->uncompleted != NIL)
 	{
-		BatchItem	   *item = linitial(batch->uncompleted);
+		BatchItem  *item = linitial(batch->uncompleted);
 
 		batch->uncompleted = list_delete_first(batch->uncompleted);
 		return completing_call(batch, item);
@@ -120,6 +130,7 @@ batch_next(void *arg)
 
 		if (call != NULL)
 			return call;
+		note_done(batch, true);
 	}
 	return NULL;
 }
@@ -128,7 +139,7 @@ static void
 batch_done(ClerkCall *call, void *arg)
 {
 	Batch	   *batch = arg;
-	BatchItem	   *item = call->caller;
+	BatchItem  *item = call->caller;
 
 	if (call->report != NULL)
 	{
@@ -136,6 +147,7 @@ batch_done(ClerkCall *call, void *arg)
 			call->report->message = psprintf("the enterprise connection \"%s\" was created, but not completed: %s",
 											 clerk_report_id(item->id), call->report->message);
 		item->error = clerk_report_to_jsonb(call->report);
+		note_done(batch, true);
 		if (call->report->connection_id != NULL)
 			clerk_rollback_note_failed(batch->settings, call->report->connection_id);
 		return;
@@ -148,8 +160,12 @@ batch_done(ClerkCall *call, void *arg)
 	{
 		clerk_note_creation(batch->settings, item->connection, NULL);
 		if (item->params->patch != NULL)
+		{
 			batch->uncompleted = lappend(batch->uncompleted, item);
+			return;
+		}
 	}
+	note_done(batch, false);
 }
 
 /*
@@ -186,9 +202,13 @@ run_batch(Batch *batch)
 		.arg = batch,
 	};
 
+	batch->progress.command = "create_enterprise_connections";
+	batch->progress.server = batch->settings->server_name;
+	clerk_progress_begin(&batch->progress, "connections", 0, batch->count);
 	error_context_stack = &callback;
 	clerk_dispatch(&dispatch);
 	error_context_stack = callback.previous;
+	clerk_progress_end();
 }
 
 /*
@@ -214,7 +234,7 @@ create_enterprise_connections(PG_FUNCTION_ARGS)
 	result = clerk_materialized_result(fcinfo);
 	for (int i = 0; i < batch.count; i++)
 	{
-		BatchItem	   *item = &batch.items[i];
+		BatchItem  *item = &batch.items[i];
 		Datum		values[] = {Int32GetDatum(i + 1), JsonbPGetDatum(item->connection), JsonbPGetDatum(item->error)};
 		bool		nulls[] = {false, item->connection == NULL, item->error == NULL};
 

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * connection.c
- *		The SQL functions that call Clerk at once.
+ *		The SQL functions that call Clerk directly: create, update, get, delete,
+ *		and test runs.
  *
  * Each one is the same few steps: settings, parameters, the call, tracking.
  *
@@ -9,7 +10,7 @@
  */
 #include "postgres.h"
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/connection.h"
 #include "calls/rollback.h"
 #include "catalog/pg_type.h"
@@ -28,36 +29,11 @@ PG_FUNCTION_INFO_V1(get_enterprise_connection);
 PG_FUNCTION_INFO_V1(delete_enterprise_connection);
 PG_FUNCTION_INFO_V1(create_enterprise_connection_test_run);
 
-/*
- * The arguments of create_enterprise_connection after params and server, in
- * the order of its declaration.  Their names are parameters' names.
- */
-typedef struct NamedArgument
-{
-	const char *name;
-	Oid			type;
-} NamedArgument;
-
+/* Of create_enterprise_connection(), after params and server; clerk_params_named() has them. */
 #define FIRST_NAMED_ARGUMENT 2
 
-/* Longer parameters do not help anybody in a hint. */
+/* Longer parameters would make a hint unreadable; "..." stands for them. */
 #define MAX_HINT_PARAMS 500
-
-static const NamedArgument named_arguments[] = {
-	{"name", TEXTOID},
-	{"provider", TEXTOID},
-	{"domains", TEXTARRAYOID},
-	{"organization_id", TEXTOID},
-	{"active", BOOLOID},
-	{"saml", JSONBOID},
-	{"oidc", JSONBOID},
-	{"sync_user_attributes", BOOLOID},
-	{"disable_additional_identifications", BOOLOID},
-	{"allow_organization_account_linking", BOOLOID},
-	{"authenticatable", BOOLOID},
-	{"disable_jit_provisioning", BOOLOID},
-	{"custom_attributes", JSONBOID},
-};
 
 /*-------------------------------------------------------------------------
  * In common
@@ -115,10 +91,19 @@ clerk_jsonb_argument(FunctionCallInfo fcinfo, int n)
 }
 
 ClerkParams *
-clerk_read_params(const ClerkSettings *settings, Jsonb *params, Jsonb *named,
+clerk_read_params(const ClerkSettings *settings, Jsonb *params, const JsonbValue *named,
 				  ClerkOperation operation)
 {
 	ClerkParams *result = clerk_params_read(params, named, operation, settings->extra_params);
+
+	clerk_params_check(result);
+	return result;
+}
+
+ClerkParams *
+clerk_read_upsert_params(const ClerkSettings *settings, Jsonb *params, const char *provider)
+{
+	ClerkParams *result = clerk_params_read_upsert(params, provider, settings->extra_params);
 
 	clerk_params_check(result);
 	return result;
@@ -129,20 +114,11 @@ clerk_read_params(const ClerkSettings *settings, Jsonb *params, Jsonb *named,
  *-------------------------------------------------------------------------
  */
 
-static ClerkJson *
-string_to_json(Datum value)
+static JsonbValue
+strings_value(const char *name, Datum datum)
 {
-	char	   *server = TextDatumGetCString(value);
-	char	   *utf8 = pg_server_to_any(server, (int) strlen(server), PG_UTF8);
-
-	return clerk_json_new_string(utf8, strlen(utf8));
-}
-
-static ClerkJson *
-strings_to_json(const char *name, Datum value)
-{
-	ArrayType  *array = DatumGetArrayTypeP(value);
-	ClerkJson  *json = clerk_json_new_array();
+	ArrayType  *array = DatumGetArrayTypeP(datum);
+	JsonbValue	value = clerk_jsonb_new_array();
 	Datum	   *elements;
 	bool	   *nulls;
 	int			n;
@@ -153,59 +129,46 @@ strings_to_json(const char *name, Datum value)
 				 errmsg("parameter \"%s\" must be a one-dimensional array", name)));
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
 	for (int i = 0; i < n; i++)
-		clerk_json_append(json, nulls[i] ? NULL : string_to_json(elements[i]));
-	return json;
+		clerk_jsonb_append(&value, nulls[i] ? clerk_jsonb_new_string(NULL) :
+						   clerk_jsonb_new_text(DatumGetTextPP(elements[i])));
+	return value;
 }
 
-static ClerkJson *
-jsonb_to_json(const char *name, Datum value)
+static JsonbValue
+argument_value(const char *name, ClerkParamType type, Datum datum)
 {
-	const char *fault = NULL;
-	ClerkJson  *json = clerk_json_from_jsonb(DatumGetJsonbP(value), &fault);
-
-	if (fault != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameter \"%s\" %s", name, fault)));
-	return json;
-}
-
-static ClerkJson *
-argument_to_json(const NamedArgument *argument, Datum value)
-{
-	switch (argument->type)
+	switch (type)
 	{
-		case TEXTOID:
-			return string_to_json(value);
-		case TEXTARRAYOID:
-			return strings_to_json(argument->name, value);
-		case BOOLOID:
-			return clerk_json_new_boolean(DatumGetBool(value));
-		default:
-			return jsonb_to_json(argument->name, value);
+		case PARAM_TEXT:
+			return clerk_jsonb_new_text(DatumGetTextPP(datum));
+		case PARAM_TEXT_ARRAY:
+			return strings_value(name, datum);
+		case PARAM_BOOLEAN:
+			return clerk_jsonb_new_boolean(DatumGetBool(datum));
+		case PARAM_OBJECT:
+		case PARAM_OBJECT_ARRAY:
+			break;
 	}
+	return clerk_jsonb_value(DatumGetJsonbP(datum));
 }
 
 /*
- * The named arguments that are not null as one object; NULL if all are.
+ * The named arguments that are not null, as one object.
  */
-static Jsonb *
-named_to_jsonb(FunctionCallInfo fcinfo)
+static JsonbValue
+named_arguments(FunctionCallInfo fcinfo)
 {
-	ClerkJson  *json = NULL;
+	JsonbValue	named = clerk_jsonb_new_object();
 
-	for (size_t i = 0; i < lengthof(named_arguments); i++)
+	for (int n = FIRST_NAMED_ARGUMENT; n < PG_NARGS(); n++)
 	{
-		int			n = FIRST_NAMED_ARGUMENT + (int) i;
+		ClerkParamType type;
+		const char *name = clerk_params_named(n - FIRST_NAMED_ARGUMENT, &type);
 
-		if (PG_ARGISNULL(n))
-			continue;
-		if (json == NULL)
-			json = clerk_json_new_object();
-		clerk_json_set(json, named_arguments[i].name,
-					   argument_to_json(&named_arguments[i], PG_GETARG_DATUM(n)));
+		if (!PG_ARGISNULL(n))
+			clerk_jsonb_add(&named, name, argument_value(name, type, PG_GETARG_DATUM(n)));
 	}
-	return json ? clerk_json_to_jsonb(json) : NULL;
+	return named;
 }
 
 /*-------------------------------------------------------------------------
@@ -214,8 +177,8 @@ named_to_jsonb(FunctionCallInfo fcinfo)
  */
 
 /*
- * Until the transaction knows of the connection, say of every ERROR that it
- * exists: at Clerk nothing is rolled back.
+ * Until the transaction has noted the connection, every ERROR says that it
+ * exists: nothing is rolled back at Clerk.
  */
 static void
 created_context(void *arg)
@@ -246,13 +209,14 @@ clerk_note_creation(const ClerkSettings *settings, Jsonb *connection, const char
 	clerk_rollback_note(settings, id);
 	if (key != NULL)
 		clerk_free_key(settings->server_name, key);
-	clerk_track_created(connection, settings->server_name, key);
+	clerk_track(connection, settings->server_name, key);
 	error_context_stack = callback.previous;
 }
 
 /*
- * Send what Clerk takes only once the connection exists.  A failure is no
- * reason to raise an error: that would hide the connection from its owner.
+ * Send the parameters that Clerk takes only once the connection exists.  A
+ * failure is a WARNING: an error would roll back the row of a connection that
+ * exists.
  */
 static Jsonb *
 complete_creation(const ClerkSettings *settings, const ClerkParams *params, Jsonb *created)
@@ -295,7 +259,7 @@ clerk_create(const ClerkSettings *settings, const ClerkParams *params, const cha
 
 	if (created == NULL)
 	{
-		/* An answer that cannot be used may have told the id. */
+		/* An answer that cannot be used may still have shown the id. */
 		if (failure->connection_id != NULL)
 			clerk_rollback_note_failed(settings, failure->connection_id);
 		if (report == NULL)
@@ -315,11 +279,12 @@ create_enterprise_connection(PG_FUNCTION_ARGS)
 {
 	ClerkSettings *settings;
 	ClerkParams *params;
+	JsonbValue	named;
 
 	clerk_prevent_write("create_enterprise_connection()");
 	settings = clerk_settings(clerk_server_argument(fcinfo, 1), CLERK_USE_WRITE);
-	params = clerk_read_params(settings, clerk_jsonb_argument(fcinfo, 0), named_to_jsonb(fcinfo),
-							   CLERK_OPERATION_CREATE);
+	named = named_arguments(fcinfo);
+	params = clerk_read_params(settings, clerk_jsonb_argument(fcinfo, 0), &named, CLERK_OPERATION_CREATE);
 	PG_RETURN_JSONB_P(clerk_create(settings, params, NULL, NULL));
 }
 

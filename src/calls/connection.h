@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * connection.h
- *		What the SQL functions that call Clerk at once have in common.
+ *		What the SQL functions that call Clerk directly have in common.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,7 +27,10 @@ extern Jsonb *clerk_jsonb_argument(FunctionCallInfo fcinfo, int n);
 
 /* The parameters, if they are right; else an error. */
 extern ClerkParams *clerk_read_params(const ClerkSettings *settings, Jsonb *params,
-									  Jsonb *named, ClerkOperation operation);
+									  const JsonbValue *named, ClerkOperation operation);
+
+/* The same for an upsert of a connection that exists; see params.h. */
+extern ClerkParams *clerk_read_upsert_params(const ClerkSettings *settings, Jsonb *params, const char *provider);
 
 /*
  * Make one call.  Returns its result; or NULL with *report set; or, if report

@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * list.c
- *		Listings, page after page, as rows are taken.
+ *		Listings, page after page, as rows are fetched.
  *
- * Clerk's pages have an offset, newest first: what is created meanwhile moves
- * the rest back, so the end of one page can turn up again on the next.  Those
- * are left out.
+ * Clerk's pages have an offset, and the newest element comes first.  What is
+ * created during a listing moves the rest back, so that the last elements of a
+ * page can come again on the next page.  They are left out there.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "base/clock.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/url.h"
 #include "calls/connection.h"
 #include "calls/list.h"
@@ -23,22 +23,26 @@
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 /*
- * A listing ends after so many pages: that is five million connections, in
- * Clerk's pages of 500, and still an end for who gets one at a time.
+ * A listing with more pages than this is an error: a server that always says
+ * that there is another page would keep the session busy for ever.  In Clerk's
+ * pages of 500, this is five million connections.
  */
 #define MAX_PAGES 10000
 
-/* A server that says to have more than so many is not taken at its word. */
+/* The same for the total that a server claims to have. */
 #define MAX_TOTAL (INT64CONST(10) * 1000 * 1000)
 
-/* So many ms of waiting for pages: a million connections, at 300 ms a page. */
+/*
+ * The same for the time that a listing waits for its pages, in ms: enough for a
+ * million connections at 300 ms a page.
+ */
 #define MAX_WAIT (10 * 60 * 1000)
 
-PG_FUNCTION_INFO_V1(list_enterprise_connections);
-PG_FUNCTION_INFO_V1(list_enterprise_connection_test_runs);
+PG_FUNCTION_INFO_V1(enterprise_connection_list);
 
 struct ClerkPager
 {
@@ -117,8 +121,8 @@ element_id(Jsonb *element, JsonbValue *id)
 }
 
 /*
- * Was the element on the page before this one?  What comes again is what was
- * at its end.
+ * Was the element on the page before this one?  An element that comes again was
+ * probably at its end.
  */
 static bool
 seen_before(const ClerkPager *pager, Jsonb *element)
@@ -147,15 +151,14 @@ fetch_page(ClerkPager *pager)
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	int64		limit = pager->left >= 0 ? Min(pager->left, CLERK_PAGE_SIZE) : CLERK_PAGE_SIZE;
 	int64		since = clerk_now_ms();
-	ClerkCall	call = {.settings = pager->settings, .endpoint = pager->endpoint, .id = pager->id};
+	ClerkCall	call = {.settings = pager->settings,.endpoint = pager->endpoint,.id = pager->id};
 
 	call.query = clerk_page_query(pager->query, pager->offset, limit);
 	clerk_dispatch_one(&call);
 	if (call.report != NULL)
 		clerk_report_raise(ERROR, call.report);
 	if (pager->warn)
-		clerk_warn_left_out(call.page,
-							pager->endpoint == CLERK_LIST ? "enterprise connection" : "test run", pager->offset);
+		clerk_warn_left_out(call.page, clerk_api_listing(pager->endpoint)->element, pager->offset);
 
 	if (pager->previous_context != NULL)
 		MemoryContextDelete(pager->previous_context);
@@ -168,10 +171,7 @@ fetch_page(ClerkPager *pager)
 	pager->last = call.page->received == 0 ||
 		(call.page->total >= 0 ? pager->offset >= call.page->total : call.page->received < limit);
 	if (!pager->last)
-		pager->endless = clerk_listing_bound(&pager->listing, pager->settings,
-											 pager->endpoint == CLERK_LIST ?
-											 "list the enterprise connections" :
-											 "list the test runs of the enterprise connection",
+		pager->endless = clerk_listing_bound(&pager->listing, pager->settings, clerk_api_what(pager->endpoint),
 											 call.page, since);
 	MemoryContextSwitchTo(caller);
 }
@@ -216,8 +216,7 @@ clerk_pager_next(ClerkPager *pager)
 }
 
 /*-------------------------------------------------------------------------
- * The SQL functions: a value for each call, so that a LIMIT in the query
- * stops the asking
+ * The SQL functions
  *-------------------------------------------------------------------------
  */
 
@@ -230,15 +229,50 @@ add_filter(StringInfo query, const char *name, const char *value)
 					 clerk_url_query_value(utf8));
 }
 
-static Datum
-next_row(FunctionCallInfo fcinfo)
+/*
+ * A text goes into the URL: it must not be longer than an id.
+ */
+static void
+add_text_filter(StringInfo query, const char *name, const char *what, Datum value)
 {
-	FuncCallContext *context = SRF_PERCALL_SETUP();
-	Jsonb	   *element = clerk_pager_next(context->user_fctx);
+	char	   *string = TextDatumGetCString(value);
 
-	if (element == NULL)
-		SRF_RETURN_DONE(context);
-	SRF_RETURN_NEXT(context, JsonbPGetDatum(element));
+	clerk_api_check_length(psprintf("%s \"%s\"", what, name), string);
+	add_filter(query, name, string);
+}
+
+static void
+add_texts_filter(StringInfo query, const char *name, ArrayType *array)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	for (int i = 0; i < count; i++)
+		if (!nulls[i])
+			add_text_filter(query, name, "an element of argument", elements[i]);
+}
+
+static void
+add_argument(StringInfo query, const ClerkQueryArgument *argument, FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		return;
+	switch (argument->type)
+	{
+		case TEXTOID:
+			add_text_filter(query, argument->name, "argument", PG_GETARG_DATUM(n));
+			break;
+		case TEXTARRAYOID:
+			add_texts_filter(query, argument->name, PG_GETARG_ARRAYTYPE_P(n));
+			break;
+		case BOOLOID:
+			add_filter(query, argument->name, PG_GETARG_BOOL(n) ? "true" : "false");
+			break;
+		default:
+			elog(ERROR, "argument \"%s\" has an unexpected type", argument->name);
+	}
 }
 
 static int64
@@ -253,70 +287,52 @@ max_rows_argument(FunctionCallInfo fcinfo, int n)
 	return PG_GETARG_INT32(n);
 }
 
-/*
- * list_enterprise_connections(organization_id text, active boolean, max_rows int, server name)
- */
-Datum
-list_enterprise_connections(PG_FUNCTION_ARGS)
+static ClerkPager *
+begin_listing(FunctionCallInfo fcinfo)
 {
-	if (SRF_IS_FIRSTCALL())
+	ClerkEndpoint endpoint = clerk_api_listed_by(get_func_name(fcinfo->flinfo->fn_oid));
+	const ClerkListingInfo *listing = clerk_api_listing(endpoint);
+	char	   *id = NULL;
+	int64		max_rows = -1;
+	int			n = 0;
+	StringInfoData query;
+
+	if (clerk_api_has_id(endpoint))
 	{
-		FuncCallContext *context = SRF_FIRSTCALL_INIT();
-		MemoryContext old = MemoryContextSwitchTo(context->multi_call_memory_ctx);
-		StringInfoData query;
-
-		initStringInfo(&query);
-		if (!PG_ARGISNULL(0))
-		{
-			char	   *organization = text_to_cstring(PG_GETARG_TEXT_PP(0));
-
-			clerk_api_check_length("argument \"organization_id\"", organization);
-			add_filter(&query, "organization_id", organization);
-		}
-		if (!PG_ARGISNULL(1))
-			add_filter(&query, "active", PG_GETARG_BOOL(1) ? "true" : "false");
-		context->user_fctx = clerk_pager(clerk_settings(clerk_server_argument(fcinfo, 3), CLERK_USE_READ),
-										 CLERK_LIST, NULL, query.data, max_rows_argument(fcinfo, 2), true);
-		MemoryContextSwitchTo(old);
+		id = clerk_text_argument(fcinfo, n++, "id");
+		clerk_api_check_id(id);
 	}
-	return next_row(fcinfo);
+	initStringInfo(&query);
+	for (int i = 0; i < CLERK_MAX_QUERY_ARGUMENTS && listing->query[i].name != NULL; i++)
+		add_argument(&query, &listing->query[i], fcinfo, n++);
+	if (listing->takes_max_rows)
+		max_rows = max_rows_argument(fcinfo, n++);
+	return clerk_pager(clerk_settings(clerk_server_argument(fcinfo, n), CLERK_USE_READ), endpoint, id,
+					   query.data, max_rows, true);
 }
 
 /*
- * list_enterprise_connection_test_runs(id text, status text[], server name)
+ * All functions that list; the name says what.  A value for each call, so that
+ * a LIMIT in the query stops the asking.
  */
 Datum
-list_enterprise_connection_test_runs(PG_FUNCTION_ARGS)
+enterprise_connection_list(PG_FUNCTION_ARGS)
 {
+	FuncCallContext *context;
+	Jsonb	   *element;
+
 	if (SRF_IS_FIRSTCALL())
 	{
-		FuncCallContext *context = SRF_FIRSTCALL_INIT();
-		MemoryContext old = MemoryContextSwitchTo(context->multi_call_memory_ctx);
-		char	   *id = clerk_text_argument(fcinfo, 0, "id");
-		StringInfoData query;
+		MemoryContext old;
 
-		clerk_api_check_id(id);
-		initStringInfo(&query);
-		if (!PG_ARGISNULL(1))
-		{
-			Datum	   *elements;
-			bool	   *nulls;
-			int			count;
-
-			deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT,
-							  &elements, &nulls, &count);
-			for (int i = 0; i < count; i++)
-				if (!nulls[i])
-				{
-					char	   *status = TextDatumGetCString(elements[i]);
-
-					clerk_api_check_length("an element of argument \"status\"", status);
-					add_filter(&query, "status", status);
-				}
-		}
-		context->user_fctx = clerk_pager(clerk_settings(clerk_server_argument(fcinfo, 2), CLERK_USE_READ),
-										 CLERK_LIST_TEST_RUNS, id, query.data, -1, true);
+		context = SRF_FIRSTCALL_INIT();
+		old = MemoryContextSwitchTo(context->multi_call_memory_ctx);
+		context->user_fctx = begin_listing(fcinfo);
 		MemoryContextSwitchTo(old);
 	}
-	return next_row(fcinfo);
+	context = SRF_PERCALL_SETUP();
+	element = clerk_pager_next(context->user_fctx);
+	if (element == NULL)
+		SRF_RETURN_DONE(context);
+	SRF_RETURN_NEXT(context, JsonbPGetDatum(element));
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * list.h
- *		Listings, page after page, as rows are taken.
+ *		Listings, page after page, as rows are fetched.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,8 +16,8 @@
 typedef struct ClerkPager ClerkPager;
 
 /*
- * How far a listing has come, for a bound on it: a server that always says that
- * there is more must not keep anybody for ever.  Zero at first.
+ * How far a listing has come, for its bounds: a server that always says that
+ * there is more would otherwise keep its caller busy for ever.  Zero at first.
  */
 typedef struct ClerkListing
 {
@@ -26,8 +26,9 @@ typedef struct ClerkListing
 } ClerkListing;
 
 /*
- * Count a page, for whose answer since has been waited (clerk_now_ms()).
- * Returns a report if that was too much, else NULL.  what: "list the ...".
+ * Count a page, whose answer was waited for since that time (clerk_now_ms()).
+ * Returns a report if the listing is beyond its bounds, else NULL.  what: "list
+ * the ...".
  */
 extern ClerkReport *clerk_listing_bound(ClerkListing *listing, const ClerkSettings *settings, const char *what,
 										const ClerkPage *page, int64 since);
@@ -41,14 +42,14 @@ extern void clerk_warn_left_out(const ClerkPage *page, const char *what, int64 o
 /*
  * Begin a listing, in the current memory context, which must outlive it.
  * query: filters, encoded, or NULL; max_rows: -1 for all; warn: of what is left
- * out.  Asks nothing yet.
+ * out.  Sends nothing yet.
  */
 extern ClerkPager *clerk_pager(ClerkSettings *settings, ClerkEndpoint endpoint, const char *id,
 							   const char *query, int64 max_rows, bool warn);
 
 /*
  * The next element, in the current memory context, or NULL if there are no
- * more.  Asks for a page when it needs one.
+ * more.  Sends for a page when it needs one.
  */
 extern Jsonb *clerk_pager_next(ClerkPager *pager);
 

@@ -3,10 +3,11 @@
  * mirror.c
  *		All that exists at Clerk into the tracking table.
  *
- * First all pages of the listing, several in flight: each is written as it
- * comes and forgotten.  Pages go by offset, so while others create and delete,
- * an element can be seen twice or not at all; a row that no page confirmed is
- * therefore asked for by its id, and removed only if Clerk says 404.
+ * First all pages of the listing are read, several at a time; each is written
+ * to the table as it comes.  Pages have offsets, so while connections are
+ * created and deleted, one of them can be listed twice or not at all.  So a row
+ * that no page confirmed is looked up by its id, and removed only if Clerk
+ * answers 404.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,18 +15,18 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
+#include "base/progress.h"
 #include "calls/connection.h"
 #include "calls/list.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "clerk/dispatch.h"
+#include "clerk/log.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "tables/tracking.h"
-#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -33,12 +34,12 @@
 #include "utils/tuplestore.h"
 
 /*
- * If more than half of so many rows are not listed any more, it is rather the
- * key of another instance than the work of a busy day.
+ * If a server has at least this many rows, and more than half of them are not
+ * listed any more, the secret key is probably another instance's.
  */
 #define SWAPPED_KEY_ROWS 10
 
-/* So many elements of a page are on the next one, too. */
+/* Elements of a page that are on the next one, too; see page_step(). */
 #define PAGE_OVERLAP 10
 
 PG_FUNCTION_INFO_V1(mirror_enterprise_connections);
@@ -57,7 +58,7 @@ typedef struct Mirror
 	int64		next_offset;
 	int64		end;			/* where the listing ends, as far as known */
 	int64		page_size;
-	int64		read;			/* connections so far */
+	ClerkProgress progress;
 	ClerkListing listing;
 
 	/* sorted ids: those on the pages, and rows that are on none; may spill */
@@ -65,8 +66,13 @@ typedef struct Mirror
 	Tuplesortstate *unseen;
 	text	   *next_seen;		/* NULL at the end */
 	int64		rows;			/* in the table, by now */
-	int64		inserted;		/* of them, by this mirror */
 	int64		unseen_rows;
+
+	/* what has changed */
+	int64		inserted;
+	int64		updated;
+	int64		deleted;
+	int64		gone;
 } Mirror;
 
 /* A call and where it is in the listing. */
@@ -76,16 +82,6 @@ typedef struct PageCall
 	int64		offset;
 	int64		limit;
 } PageCall;
-
-static void
-report_progress(const Mirror *mirror, const char *what, int64 done, int64 all)
-{
-	char		activity[256];
-
-	snprintf(activity, sizeof(activity), "mirror_enterprise_connections, server %s: " INT64_FORMAT " of " INT64_FORMAT " %s",
-			 mirror->settings->server_name, done, all, what);
-	pgstat_report_activity(STATE_RUNNING, activity);
-}
 
 static Tuplesortstate *
 begin_sort(void)
@@ -143,9 +139,9 @@ page_next(void *arg)
 }
 
 /*
- * Learn from a page where the listing ends.  It can have grown meanwhile.  If
- * the first one shows that the server gives less at a time than it was asked
- * for, all others are asked for again, in its measure.
+ * Take note of where the listing ends, by this page.  It can have grown
+ * meanwhile.  If the first page shows that the server gives fewer elements at a
+ * time than it was asked for, all others are asked for again in that size.
  */
 static void
 note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
@@ -163,7 +159,8 @@ note_extent(Mirror *mirror, const PageCall *page, int64 count, int64 total)
 	mirror->end = Max(mirror->end, total);
 	if (count >= page->limit)
 		mirror->end = Max(mirror->end, page->offset + count + 1);
-	mirror->read += count;
+	mirror->progress.done += count;
+	mirror->progress.total = mirror->end;
 }
 
 static void
@@ -182,6 +179,8 @@ note_change(Datum id, Datum key, ClerkChange change, void *arg)
 
 	if (change == CLERK_CHANGE_INSERTED)
 		mirror->inserted++;
+	else
+		mirror->updated++;
 	add_change(mirror, id, key, change == CLERK_CHANGE_INSERTED ? "inserted" : "updated");
 }
 
@@ -226,6 +225,7 @@ page_done(ClerkCall *call, void *arg)
 	if (endless != NULL)
 		clerk_report_raise(ERROR, endless);
 	clerk_warn_left_out(call->page, "enterprise connection", page->offset);
+	mirror->progress.failed += list_length(call->page->left_out);
 	old = MemoryContextSwitchTo(mirror->scratch);
 	note_extent(mirror, page, call->page->received, call->page->total);
 	take_page(mirror, call->page);
@@ -233,7 +233,7 @@ page_done(ClerkCall *call, void *arg)
 	MemoryContextReset(mirror->scratch);
 	pfree((void *) call->query);
 	pfree(page);
-	report_progress(mirror, "connections read", mirror->read, mirror->end);
+	clerk_progress_show(&mirror->progress);
 }
 
 /*-------------------------------------------------------------------------
@@ -255,7 +255,7 @@ advance_seen(Mirror *mirror)
  * The order of two ids in C collation.
  */
 static int
-compare_ids(const text *seen, const char *id)
+compare_ids(const text * seen, const char *id)
 {
 	size_t		seen_len = VARSIZE_ANY_EXHDR(seen);
 	size_t		len = strlen(id);
@@ -308,9 +308,14 @@ remove_row(Mirror *mirror, const char *id)
 	char	   *key = clerk_tracked_key(server, id);
 	bool		held;
 
-	if (clerk_mirror_remove(server, id, mirror->since, &held))
-		add_change(mirror, CStringGetTextDatum(id), key ? CStringGetTextDatum(key) : (Datum) 0,
-				   held ? "gone" : "deleted");
+	if (!clerk_mirror_remove(server, id, mirror->since, &held))
+		return;
+	if (held)
+		mirror->gone++;
+	else
+		mirror->deleted++;
+	add_change(mirror, CStringGetTextDatum(id), key ? CStringGetTextDatum(key) : (Datum) 0,
+			   held ? "gone" : "deleted");
 }
 
 static void
@@ -326,11 +331,14 @@ unseen_done(ClerkCall *call, void *arg)
 	else
 	{
 		/* What cannot be stored keeps the row that it has. */
+		mirror->progress.failed++;
 		call->report->message = psprintf("%s (of connection \"%s\")", call->report->message, call->id);
 		clerk_report_raise(call->report->unstorable ? WARNING : ERROR, call->report);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(mirror->scratch);
+	mirror->progress.done++;
+	clerk_progress_show(&mirror->progress);
 	pfree((void *) call->id);
 	pfree(call);
 }
@@ -385,9 +393,22 @@ run_mirror(Mirror *mirror, bool force)
 	tuplesort_performsort(mirror->unseen);
 	if (mirror->unseen_rows > 0)
 	{
-		report_progress(mirror, "rows to be checked one by one", mirror->unseen_rows, mirror->rows);
+		clerk_progress_begin(&mirror->progress, "rows that are not listed any more", 0, mirror->unseen_rows);
 		clerk_dispatch(&rows);
 	}
+}
+
+static void
+note_end(const Mirror *mirror)
+{
+	ClerkStatistics *statistics = mirror->settings->statistics;
+
+	pg_atomic_write_u64(&statistics->mirrored_at, (uint64) GetCurrentTimestamp());
+	pg_atomic_write_u64(&statistics->mirror_began, (uint64) clerk_now_ms());
+	if (mirror->inserted + mirror->updated + mirror->deleted + mirror->gone > 0)
+		clerk_log("mirror of server \"%s\": " INT64_FORMAT " inserted, " INT64_FORMAT " updated, "
+				  INT64_FORMAT " deleted, " INT64_FORMAT " gone",
+				  mirror->settings->server_name, mirror->inserted, mirror->updated, mirror->deleted, mirror->gone);
 }
 
 /*
@@ -410,10 +431,14 @@ mirror_enterprise_connections(PG_FUNCTION_ARGS)
 	mirror->before = clerk_mirror_begin(mirror->settings->server_name,
 										mirror->settings->max_concurrency * page_step(mirror), &mirror->end);
 	mirror->since = GetCurrentTimestamp();
+	mirror->progress.command = "mirror_enterprise_connections";
+	mirror->progress.server = mirror->settings->server_name;
+	clerk_progress_begin(&mirror->progress, "connections", 0, mirror->end);
 	run_mirror(mirror, !PG_ARGISNULL(1) && PG_GETARG_BOOL(1));
 	tuplesort_end(mirror->seen);
 	tuplesort_end(mirror->unseen);
 	UnregisterSnapshot(mirror->before);
-	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	clerk_progress_end();
+	note_end(mirror);
 	return (Datum) 0;
 }

@@ -3,7 +3,7 @@
  * rollback.c
  *		What becomes of a connection whose transaction is rolled back.
  *
- * Clerk knows no transactions: a connection that a call at once has created
+ * Clerk knows no transactions: a connection that a direct call has created
  * stays when the transaction goes.  Each creation is noted with the nesting
  * level of its subtransaction; a subtransaction that commits hands its notes
  * to its parent, one that aborts has them acted upon.
@@ -152,8 +152,8 @@ send_deletions(List *rolled_back)
 }
 
 /*
- * The same under a net: an error here, in the middle of an abort, would be
- * one too many.  Nothing is held that only an abort would release.
+ * The same without raising an error, which would be fatal during an abort.
+ * Nothing is held that only an abort would release.
  */
 static void
 delete_quietly(List *rolled_back)

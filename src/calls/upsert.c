@@ -10,12 +10,11 @@
  */
 #include "postgres.h"
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/connection.h"
 #include "calls/list.h"
 #include "calls/upsert.h"
 #include "clerk/dispatch.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "tables/tracking.h"
 #include "utils/builtins.h"
@@ -24,7 +23,7 @@
 PG_FUNCTION_INFO_V1(upsert_enterprise_connection);
 PG_FUNCTION_INFO_V1(adopt_enterprise_connection);
 
-/* Clerk's ways to say that what should be created is there. */
+/* Clerk's codes for "what should be created exists". */
 static const char *const duplicate_codes[] = {
 	"organization_domain_exists_for_enterprise_connection",
 	"organization_already_has_sso_connection",
@@ -64,14 +63,17 @@ clerk_is_duplicate_organization(const ClerkReport *report)
  * and null are the same.
  */
 static bool
-same_string(ClerkJson *body, ClerkJson *connection, const char *name)
+same_string(const JsonbValue *body, const JsonbValue *connection, const char *name)
 {
-	const char *wanted = clerk_json_get_string(body, name);
-	const char *found = clerk_json_get_string(connection, name);
+	JsonbValue	wanted;
+	JsonbValue	found;
+	bool		is_wanted = clerk_jsonb_get(body, name, &wanted) && wanted.type == jbvString;
+	bool		is_found = clerk_jsonb_get(connection, name, &found) && found.type == jbvString;
 
-	if (wanted == NULL || found == NULL)
-		return wanted == found;
-	return strcmp(wanted, found) == 0;
+	if (!is_wanted || !is_found)
+		return is_wanted == is_found;
+	return wanted.val.string.len == found.val.string.len &&
+		memcmp(wanted.val.string.val, found.val.string.val, wanted.val.string.len) == 0;
 }
 
 /*
@@ -80,69 +82,79 @@ same_string(ClerkJson *body, ClerkJson *connection, const char *name)
 static int
 compare_domains(const void *left, const void *right)
 {
-	const char *a = *(const char *const *) left;
-	const char *b = *(const char *const *) right;
+	const JsonbValue *a = left;
+	const JsonbValue *b = right;
+	int			len = Min(a->val.string.len, b->val.string.len);
 
-	while (*a != '\0' && pg_ascii_tolower((unsigned char) *a) == pg_ascii_tolower((unsigned char) *b))
+	for (int i = 0; i < len; i++)
 	{
-		a++;
-		b++;
+		int			order = (int) pg_ascii_tolower((unsigned char) a->val.string.val[i]) -
+		(int) pg_ascii_tolower((unsigned char) b->val.string.val[i]);
+
+		if (order != 0)
+			return order;
 	}
-	return (int) pg_ascii_tolower((unsigned char) *a) - (int) pg_ascii_tolower((unsigned char) *b);
+	return a->val.string.len - b->val.string.len;
 }
 
 /*
- * How many of the domains of a body has a connection?  There may be as many as
- * fit into a body, and as many in an answer: so they are sorted.
+ * The strings of the array "domains" of a body or a connection; *count counts
+ * its other elements, too.
+ */
+static JsonbValue *
+domains_of(const JsonbValue *object, int *count, int *strings)
+{
+	JsonbValue	array;
+	JsonbValue *domains = NULL;
+
+	*count = *strings = 0;
+	if (clerk_jsonb_get(object, "domains", &array))
+		domains = clerk_jsonb_elements(&array, count);
+	for (int i = 0; i < *count; i++)
+		if (domains[i].type == jbvString)
+			domains[(*strings)++] = domains[i];
+	return domains;
+}
+
+/*
+ * How many of a body's domains does a connection have?  Both lists can be
+ * long, as long as fits into a body and an answer, so one of them is sorted.
  */
 static int
-shared_domains(ClerkJson *body, ClerkJson *connection, int *wanted_count, int *found_count)
+shared_domains(const JsonbValue *body, const JsonbValue *connection, int *wanted_count, int *found_count)
 {
-	ClerkJson  *wanted = NULL;
-	ClerkJson  *found = NULL;
-	const char **domains;
-	int			ndomains = 0;
+	int			nwanted;
+	int			nfound;
+	JsonbValue *wanted = domains_of(body, wanted_count, &nwanted);
+	JsonbValue *found = domains_of(connection, found_count, &nfound);
 	int			shared = 0;
 
-	(void) clerk_json_get(body, "domains", &wanted);
-	(void) clerk_json_get(connection, "domains", &found);
-	*wanted_count = clerk_json_type(wanted) == CLERK_JSON_ARRAY ? clerk_json_length(wanted) : 0;
-	*found_count = clerk_json_type(found) == CLERK_JSON_ARRAY ? clerk_json_length(found) : 0;
-	if (*wanted_count == 0 || *found_count == 0)
-		return 0;
-	domains = palloc(sizeof(char *) * *found_count);
-	for (int i = 0; i < *found_count; i++)
+	if (nfound > 1)
+		qsort(found, nfound, sizeof(JsonbValue), compare_domains);
+	for (int i = 0; nfound > 0 && i < nwanted; i++)
 	{
-		const char *domain = clerk_json_string(clerk_json_element(found, i), NULL);
-
-		if (domain != NULL)
-			domains[ndomains++] = domain;
-	}
-	qsort(domains, ndomains, sizeof(char *), compare_domains);
-	for (int i = 0; i < *wanted_count; i++)
-	{
-		const char *domain = clerk_json_string(clerk_json_element(wanted, i), NULL);
-
 		CHECK_FOR_INTERRUPTS();
-		if (domain != NULL && bsearch(&domain, domains, ndomains, sizeof(char *), compare_domains) != NULL)
+		if (bsearch(&wanted[i], found, nfound, sizeof(JsonbValue), compare_domains) != NULL)
 			shared++;
 	}
-	pfree(domains);
 	return shared;
 }
 
 bool
-clerk_same_connection(ClerkJson *body, ClerkJson *connection)
+clerk_same_connection(const JsonbValue *body, Jsonb *connection)
 {
+	JsonbValue	object = clerk_jsonb_value(connection);
+	JsonbValue	provider;
 	int			wanted;
 	int			found;
 
-	/* What tells most of them apart first: there can be many. */
-	return same_string(body, connection, "name") &&
-		shared_domains(body, connection, &wanted, &found) == wanted && wanted == found &&
-		/* one that was not asked for is Clerk's to choose */
-		(clerk_json_get_string(body, "provider") == NULL || same_string(body, connection, "provider")) &&
-		same_string(body, connection, "organization_id");
+	/* Most selective comparison first; a listing can be long. */
+	return same_string(body, &object, "name") &&
+		shared_domains(body, &object, &wanted, &found) == wanted && wanted == found &&
+	/* one that was not asked for is Clerk's to choose */
+		(!clerk_jsonb_get(body, "provider", &provider) || provider.type != jbvString ||
+		 same_string(body, &object, "provider")) &&
+		same_string(body, &object, "organization_id");
 }
 
 /*
@@ -153,8 +165,6 @@ clerk_same_connection(ClerkJson *body, ClerkJson *connection)
 static Jsonb *
 find_created(const Upsert *upsert, const ClerkBody *body, char **other)
 {
-	const char *fault;
-	ClerkJson  *wanted = clerk_json_parse(body->text, body->len, &fault);
 	ClerkPager *pager = clerk_pager(upsert->settings, CLERK_LIST, NULL, NULL, -1, false);
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "pg_clerk look-up", ALLOCSET_DEFAULT_SIZES);
@@ -163,7 +173,6 @@ find_created(const Upsert *upsert, const ClerkBody *body, char **other)
 	*other = NULL;
 	for (;;)
 	{
-		ClerkJson  *found;
 		int			wanted_count;
 		int			found_count;
 		int			shared = 0;
@@ -171,16 +180,19 @@ find_created(const Upsert *upsert, const ClerkBody *body, char **other)
 		MemoryContextReset(scratch);
 		MemoryContextSwitchTo(scratch);
 		connection = clerk_pager_next(pager);
-		found = connection ? clerk_json_from_jsonb(connection, &fault) : NULL;
-		if (found != NULL)
-			shared = shared_domains(wanted, found, &wanted_count, &found_count);
+		if (connection != NULL)
+		{
+			JsonbValue	found = clerk_jsonb_value(connection);
+
+			shared = shared_domains(&body->document, &found, &wanted_count, &found_count);
+		}
 		MemoryContextSwitchTo(caller);
 		if (connection == NULL)
 			break;
 		if (shared == 0)
 			continue;
 		*other = clerk_jsonb_string(connection, "id");
-		if (*other != NULL && clerk_same_connection(wanted, found) &&
+		if (*other != NULL && clerk_same_connection(&body->document, connection) &&
 			clerk_tracked_key(upsert->settings->server_name, *other) == NULL)
 			return clerk_jsonb_copy(connection);
 	}
@@ -192,26 +204,12 @@ find_created(const Upsert *upsert, const ClerkBody *body, char **other)
  *-------------------------------------------------------------------------
  */
 
-/*
- * The parameters for a connection that exists.  Its provider may be named,
- * but not changed.
- */
 Jsonb *
-clerk_params_for_update(Jsonb *params, const char *provider)
+clerk_params_without_nulls(Jsonb *params)
 {
-	char	   *given = params && JB_ROOT_IS_OBJECT(params) ? clerk_jsonb_string(params, "provider") : NULL;
-
-	if (given == NULL)
+	if (params == NULL || !JB_ROOT_IS_OBJECT(params))
 		return params;
-	if (provider != NULL && strcmp(given, provider) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the provider of an enterprise connection cannot be changed from \"%s\" to \"%s\"",
-						provider, given),
-				 errhint("Delete the connection and create it anew; its URLs at the identity provider will be others."),
-				 err_generic_string(PG_DIAG_COLUMN_NAME, "provider")));
-	return DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(params),
-											  CStringGetTextDatum("provider")));
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_strip_nulls, JsonbPGetDatum(params)));
 }
 
 /*
@@ -220,15 +218,16 @@ clerk_params_for_update(Jsonb *params, const char *provider)
 static Jsonb *
 update_known(const Upsert *upsert, const char *id, const char *provider)
 {
-	Jsonb	   *rest = clerk_params_for_update(upsert->params, provider);
-	bool		nothing = rest != upsert->params && JB_ROOT_COUNT(rest) == 0;
-	ClerkParams *params = nothing ? NULL :
-		clerk_read_params(upsert->settings, rest, NULL, CLERK_OPERATION_UPDATE);
+	ClerkParams *params = clerk_read_upsert_params(upsert->settings, upsert->params, provider);
 	ClerkReport *report;
 	Jsonb	   *known;
 
-	known = clerk_call(upsert->settings, nothing ? CLERK_GET : CLERK_UPDATE, id,
-					   nothing ? NULL : params->body, nothing ? NIL : params->secrets, &report);
+	/*
+	 * If only the provider was named, there is nothing to change: just read
+	 * it.
+	 */
+	known = clerk_call(upsert->settings, params->body ? CLERK_UPDATE : CLERK_GET, id,
+					   params->body, params->secrets, &report);
 	if (known != NULL)
 		clerk_track(known, upsert->settings->server_name, upsert->key);
 	else if (!clerk_report_is_gone(report))
@@ -237,7 +236,7 @@ update_known(const Upsert *upsert, const char *id, const char *provider)
 }
 
 /*
- * Clerk's refusal, with what is known of the connection in the way.
+ * Raise Clerk's refusal, with what is known of the connection that has the domain.
  */
 static void
 refuse_duplicate(const Upsert *upsert, ClerkReport *report, const char *other)
@@ -256,9 +255,9 @@ refuse_duplicate(const Upsert *upsert, ClerkReport *report, const char *other)
 }
 
 /*
- * Clerk refused to create what is there.  If an earlier call, whose outcome
- * was lost or whose transaction was rolled back, has made it, it is ours.
- * NULL if it is gone by now.
+ * Clerk refused to create what exists.  If an earlier call made it, whose outcome
+ * was lost or whose transaction was rolled back, adopt it.  NULL if it does not
+ * exist any more.
  */
 static Jsonb *
 adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *report)
@@ -277,13 +276,17 @@ adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *repo
 	 * about to give it another key: so that is looked at afterwards.
 	 */
 	id = clerk_jsonb_string(found, "id");
+	clerk_count(upsert->settings->statistics, CLERK_COUNT_ADOPTED, 1);
 	clerk_track(found, server, NULL);
 	if (clerk_tracked_key(server, id) != NULL)
 		refuse_duplicate(upsert, report, id);
 	clerk_free_key(server, upsert->key);
 	clerk_track(found, server, upsert->key);
 
-	/* The earlier call may have had other parameters beside those. */
+	/*
+	 * The earlier call may have had other values of the parameters that were
+	 * not compared.
+	 */
 	updated = update_known(upsert, id, clerk_jsonb_string(found, "provider"));
 	if (updated == NULL)
 		(void) clerk_untrack(server, id);
@@ -291,7 +294,7 @@ adopt_created(const Upsert *upsert, const ClerkParams *params, ClerkReport *repo
 }
 
 /*
- * Say of a failure that it is not the connection that was known.
+ * Add to a failure that the connection that had the key is gone.
  */
 static void
 add_anew(ClerkReport *report, const char *gone)
@@ -303,22 +306,25 @@ add_anew(ClerkReport *report, const char *gone)
 }
 
 /*
- * gone: the id of the connection that the key had, if Clerk knows it no more.
+ * gone: the id of the connection that the key had, if that does not exist any more.
  */
 static Jsonb *
 create_under_key(const Upsert *upsert, const char *gone)
 {
-	ClerkParams *params = clerk_read_params(upsert->settings, upsert->params, NULL,
-											CLERK_OPERATION_CREATE);
+	ClerkParams *params;
 	ClerkReport *report;
-	Jsonb	   *result = clerk_create(upsert->settings, params, upsert->key, &report);
+	Jsonb	   *result;
 
+	/* The nulls are not sent, but must be such that the next call can send them. */
+	(void) clerk_read_params(upsert->settings, upsert->params, NULL, CLERK_OPERATION_UPSERT);
+	params = clerk_read_params(upsert->settings, clerk_params_without_nulls(upsert->params), NULL, CLERK_OPERATION_CREATE);
+	result = clerk_create(upsert->settings, params, upsert->key, &report);
 	if (result == NULL && gone != NULL)
 		add_anew(report, gone);
 	if (result == NULL && clerk_is_duplicate(report) &&
 		(result = adopt_created(upsert, params, report)) == NULL)
 	{
-		/* What was in the way is gone: once more. */
+		/* The connection that had the domain is gone: try once more. */
 		(void) clerk_lock_key(upsert->settings->server_name, upsert->key);
 		result = clerk_create(upsert->settings, params, upsert->key, &report);
 		if (result == NULL && gone != NULL)

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "clerk/dispatch.h"
+#include "clerk/log.h"
 #include "clerk/pace.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
@@ -56,10 +57,37 @@ typedef struct Run
  *-------------------------------------------------------------------------
  */
 
+static void
+count_sent(const ClerkCall *call)
+{
+	ClerkStatistics *statistics = call->settings->statistics;
+
+	clerk_count(statistics, clerk_api_counter(call->endpoint), 1);
+	if (call->retry)
+		clerk_count(statistics, CLERK_COUNT_RETRIES, 1);
+}
+
+static void
+count_finished(const ClerkCall *call)
+{
+	ClerkStatistics *statistics = call->settings->statistics;
+	const ClerkHttpRequest *request = call->request;
+
+	if (request->outcome == CLERK_HTTP_ANSWERED)
+		clerk_count_answer(statistics, request->status, request->elapsed);
+	else if (request->outcome == CLERK_HTTP_SHORTAGE)
+		clerk_count(statistics, CLERK_COUNT_SHORTAGES, 1);
+	else
+		clerk_count(statistics, CLERK_COUNT_NETWORK_FAILURES, 1);
+	clerk_pace_note_answer(call->settings, request->status);
+	clerk_log_duration(call);
+}
+
 void
 clerk_call_send(ClerkHttpSet *set, ClerkCall *call)
 {
 	call->request->caller = call;
+	count_sent(call);
 	clerk_pace_count(call->settings);
 	clerk_http_send(set, call->request);
 }
@@ -81,7 +109,10 @@ clerk_call_next(ClerkHttpSet *set, int64 until, bool *woken)
 			break;
 		}
 	}
-	return request ? request->caller : NULL;
+	if (request == NULL)
+		return NULL;
+	count_finished(request->caller);
+	return request->caller;
 }
 
 /*-------------------------------------------------------------------------
@@ -118,7 +149,7 @@ send_attempt(Run *run, Attempt *attempt)
 		attempt->give_up = attempt->deadline = now + call->settings->timeout;
 	if (run->dispatch->concurrency > 1)
 		attempt->deadline = now + call->settings->timeout;
-	attempt->tries++;
+	call->retry = attempt->tries++ > 0;
 	clerk_call_build(call);
 	call->request->timeout = (int) Max(attempt->deadline - now, 1);
 	dlist_delete(&attempt->node);

@@ -8,7 +8,9 @@
 #include "postgres.h"
 
 #include "base/json.h"
+#include "base/jsonb_read.h"
 #include "base/url.h"
+#include "catalog/pg_type.h"
 #include "clerk/endpoint.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -20,9 +22,13 @@
 /* What must be in a successful answer for it to be Clerk's. */
 typedef enum AnswerShape
 {
-	SHAPE_CONNECTION,			/* what is sure of a connection; its id is that of the call */
-	SHAPE_PAGE,					/* an object with an array "data" */
-	SHAPE_DELETED,				/* the object and the id of the call, and "deleted": true */
+	SHAPE_CONNECTION,			/* what is sure of a connection; its id is
+								 * that of the call */
+	SHAPE_CONNECTIONS,			/* an object with an array "data", of
+								 * connections */
+	SHAPE_PAGE,					/* the same, of whatever */
+	SHAPE_DELETED,				/* the object and the id of the call, and
+								 * "deleted": true */
 	SHAPE_URL					/* an object with a string "url" */
 } AnswerShape;
 
@@ -32,18 +38,60 @@ typedef struct Endpoint
 	bool		has_id;
 	const char *suffix;			/* of the path */
 	AnswerShape shape;
+	ClerkCounter counter;
 	const char *what;			/* "could not ..." */
+	ClerkListingInfo listing;
 } Endpoint;
 
 static const Endpoint endpoints[] = {
-	[CLERK_CREATE] = {"POST", false, "", SHAPE_CONNECTION, "create the enterprise connection"},
-	[CLERK_LIST] = {"GET", false, "", SHAPE_PAGE, "list the enterprise connections"},
-	[CLERK_GET] = {"GET", true, "", SHAPE_CONNECTION, "get the enterprise connection"},
-	[CLERK_UPDATE] = {"PATCH", true, "", SHAPE_CONNECTION, "update the enterprise connection"},
-	[CLERK_DELETE] = {"DELETE", true, "", SHAPE_DELETED, "delete the enterprise connection"},
-	[CLERK_CREATE_TEST_RUN] = {"POST", true, "/test_runs", SHAPE_URL, "create a test run of the enterprise connection"},
-	[CLERK_LIST_TEST_RUNS] = {"GET", true, "/test_runs", SHAPE_PAGE, "list the test runs of the enterprise connection"},
+	[CLERK_CREATE] = {"POST", false, "", SHAPE_CONNECTION, CLERK_COUNT_CREATES, "create the enterprise connection", {0}},
+	[CLERK_LIST] = {"GET", false, "", SHAPE_CONNECTIONS, CLERK_COUNT_LISTS, "list the enterprise connections",
+	{"list_enterprise_connections", "enterprise connection", true, {{"organization_id", TEXTOID}, {"active", BOOLOID}}}},
+	[CLERK_GET] = {"GET", true, "", SHAPE_CONNECTION, CLERK_COUNT_GETS, "get the enterprise connection", {0}},
+	[CLERK_UPDATE] = {"PATCH", true, "", SHAPE_CONNECTION, CLERK_COUNT_UPDATES, "update the enterprise connection", {0}},
+	[CLERK_DELETE] = {"DELETE", true, "", SHAPE_DELETED, CLERK_COUNT_DELETES, "delete the enterprise connection", {0}},
+	[CLERK_CREATE_TEST_RUN] = {"POST", true, "/test_runs", SHAPE_URL, CLERK_COUNT_TEST_RUNS, "create a test run of the enterprise connection", {0}},
+
+	/* What a connection has many of: a row here and a CREATE FUNCTION. */
+	{"GET", true, "/test_runs", SHAPE_PAGE, CLERK_COUNT_TEST_RUNS, "list the test runs of the enterprise connection",
+	{"list_enterprise_connection_test_runs", "test run", false, {{"status", TEXTARRAYOID}}}},
 };
+
+bool
+clerk_api_has_id(ClerkEndpoint endpoint)
+{
+	return endpoints[endpoint].has_id;
+}
+
+ClerkCounter
+clerk_api_counter(ClerkEndpoint endpoint)
+{
+	return endpoints[endpoint].counter;
+}
+
+const char *
+clerk_api_what(ClerkEndpoint endpoint)
+{
+	return endpoints[endpoint].what;
+}
+
+const ClerkListingInfo *
+clerk_api_listing(ClerkEndpoint endpoint)
+{
+	return &endpoints[endpoint].listing;
+}
+
+ClerkEndpoint
+clerk_api_listed_by(const char *function)
+{
+	for (size_t i = 0; i < lengthof(endpoints); i++)
+		if (endpoints[i].listing.function != NULL && strcmp(endpoints[i].listing.function, function) == 0)
+			return (ClerkEndpoint) i;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("no listing of Clerk's has the name %s", function),
+			 errhint("Give the function the name that it had when the extension was created.")));
+}
 
 bool
 clerk_api_creates(ClerkEndpoint endpoint)
@@ -112,7 +160,7 @@ build_headers(const ClerkCall *call)
 	headers = lappend(headers, "User-Agent: pg_clerk/" CLERK_VERSION " (PostgreSQL " PG_MAJORVERSION ")");
 	headers = lappend(headers, "Accept: application/json");
 
-	/* Unpacked, an answer of a few bytes could be one of gigabytes. */
+	/* A compressed answer of a few kilobytes can unpack to gigabytes. */
 	headers = lappend(headers, "Accept-Encoding: identity");
 	if (call->body != NULL)
 		headers = lappend(headers, "Content-Type: application/json");
@@ -153,7 +201,7 @@ member(Jsonb *object, const char *name, JsonbValue *buf)
 }
 
 /*
- * Is it an id that a row can have?  What else is in it is Clerk's affair.
+ * Can a row have this id?  Otherwise an id is opaque: Clerk decides what is in it.
  */
 static const char *
 id_fault(const char *id)
@@ -163,7 +211,7 @@ id_fault(const char *id)
 	if (strlen(id) > CLERK_MAX_ID_LENGTH)
 		return "has an id of more than " CppAsString2(CLERK_MAX_ID_LENGTH) " bytes";
 
-	/* A row of it could be neither updated nor deleted, nor looked for. */
+	/* Its connection could be neither updated nor deleted, nor read. */
 	if (clerk_url_segment(id) == NULL)
 		return "has an id that no request can name";
 	return NULL;
@@ -186,8 +234,8 @@ object_fault(Jsonb *object)
 }
 
 /*
- * The same for an element of a listing, which may leave out what it is: it is
- * in a list of connections.
+ * The same for an element of a listing, which need not say what it is: it is in
+ * a list of connections.
  */
 static const char *
 element_fault(Jsonb *element)
@@ -241,12 +289,12 @@ shape_fault(const ClerkCall *call, Jsonb *answer)
 static Jsonb *
 read_result(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault, bool *unstorable)
 {
-	Jsonb	   *result = clerk_json_answer_to_jsonb(request->answer, request->answer_len, fault);
+	Jsonb	   *result = clerk_jsonb_read(request->answer, request->answer_len, fault);
 
 	if (result != NULL)
 		*fault = shape_fault(call, result);
 	else
-		*unstorable = clerk_json_is_sound(request->answer, request->answer_len);
+		*unstorable = clerk_jsonb_is_sound(request->answer, request->answer_len);
 	return *fault ? NULL : result;
 }
 
@@ -285,7 +333,7 @@ add_element(ClerkPage *page, const ClerkCall *call, const ClerkJsonPart *part, i
 	const char *fault = part->fault;
 	ClerkLeftOut *left_out;
 
-	if (part->jsonb != NULL && call->endpoint == CLERK_LIST)
+	if (part->jsonb != NULL && endpoints[call->endpoint].shape == SHAPE_CONNECTIONS)
 		fault = element_fault(part->jsonb);
 	if (fault == NULL)
 	{
@@ -301,14 +349,14 @@ add_element(ClerkPage *page, const ClerkCall *call, const ClerkJsonPart *part, i
 }
 
 /*
- * The same for a listing.  What cannot be used is left out alone; but where
- * nothing is a connection, it is not a list of connections.
+ * The same for a listing.  An element that cannot be used is left out, and does
+ * not affect the others; but if none can, this is not a list of connections.
  */
 static ClerkPage *
 read_page(const ClerkCall *call, const ClerkHttpRequest *request, const char **fault)
 {
 	ClerkJsonPart *parts;
-	Jsonb	   *answer = clerk_json_answer_to_jsonb_parts(request->answer, request->answer_len, &parts, fault);
+	Jsonb	   *answer = clerk_jsonb_read_parts(request->answer, request->answer_len, &parts, fault);
 	JsonbValue	buf;
 	JsonbValue *data;
 	ClerkPage  *page;
@@ -395,7 +443,7 @@ read_answer(ClerkCall *call)
 		fault = "is empty";
 	else if ((fault = clerk_report_packed(&subject, request)) != NULL)
 		 /* not to be read */ ;
-	else if (endpoint->shape == SHAPE_PAGE)
+	else if (endpoint->shape == SHAPE_PAGE || endpoint->shape == SHAPE_CONNECTIONS)
 		call->page = read_page(call, request, &fault);
 	else
 		call->result = read_result(call, request, &fault, &unstorable);
@@ -413,6 +461,8 @@ void
 clerk_call_read(ClerkCall *call)
 {
 	read_answer(call);
+	if (call->report != NULL && call->report->retry == CLERK_RETRY_IN_DOUBT)
+		clerk_count(call->settings->statistics, CLERK_COUNT_IN_DOUBT, 1);
 	clerk_call_release(call);
 }
 

@@ -8,12 +8,17 @@
 #ifndef CLERK_ENDPOINT_H
 #define CLERK_ENDPOINT_H
 
+#include "clerk/limits.h"
 #include "clerk/params.h"
 #include "clerk/report.h"
 #include "clerk/settings.h"
 #include "http/http.h"
 #include "utils/jsonb.h"
 
+/*
+ * A row of the table of endpoints.  What a connection has many of is listed by
+ * endpoints without a name here: clerk_api_listed_by() finds them.
+ */
 typedef enum ClerkEndpoint
 {
 	CLERK_CREATE,
@@ -21,9 +26,31 @@ typedef enum ClerkEndpoint
 	CLERK_GET,
 	CLERK_UPDATE,
 	CLERK_DELETE,
-	CLERK_CREATE_TEST_RUN,
-	CLERK_LIST_TEST_RUNS
+	CLERK_CREATE_TEST_RUN
 } ClerkEndpoint;
+
+#define CLERK_MAX_QUERY_ARGUMENTS 4
+
+/* An argument that filters a listing: text, text[] (each element) or boolean. */
+typedef struct ClerkQueryArgument
+{
+	const char *name;			/* of the SQL function's argument and in the
+								 * query */
+	Oid			type;
+} ClerkQueryArgument;
+
+/*
+ * A listing and its SQL function, whose arguments are: the id, if it lists what
+ * one connection has; those of the query; max_rows, if it takes that; server.
+ */
+typedef struct ClerkListingInfo
+{
+	const char *function;		/* NULL: the endpoint does not list */
+	const char *element;		/* what is listed: "enterprise connection" */
+	bool		takes_max_rows;
+	ClerkQueryArgument query[CLERK_MAX_QUERY_ARGUMENTS];	/* the first without a
+															 * name ends them */
+} ClerkListingInfo;
 
 /* An id is longer in no table of ours; Clerk's have some 35 bytes. */
 #define CLERK_MAX_ID_LENGTH 255
@@ -39,11 +66,13 @@ typedef struct ClerkLeftOut
 /* What an endpoint that lists has answered. */
 typedef struct ClerkPage
 {
-	Jsonb	  **elements;		/* connections with an id; or test runs, usually objects */
+	Jsonb	  **elements;		/* connections with an id; or test runs,
+								 * usually objects */
 	int			count;
-	List	   *left_out;		/* ClerkLeftOut *; each fares by itself */
-	int64		received;		/* both together: so far the offset moves on */
-	int64		total;			/* of all pages; -1: it does not say */
+	List	   *left_out;		/* ClerkLeftOut * */
+	int64		received;		/* elements and left_out together: the next
+								 * page begins after them */
+	int64		total;			/* of all pages; -1: the answer does not say */
 } ClerkPage;
 
 /*
@@ -54,10 +83,13 @@ typedef struct ClerkCall
 {
 	const ClerkSettings *settings;	/* of the server that is called */
 	ClerkEndpoint endpoint;
-	const char *id;				/* server encoding; of the endpoints that have one */
+	const char *id;				/* server encoding; of the endpoints that have
+								 * one */
 	const char *query;			/* encoded, without the question mark, or NULL */
 	const ClerkBody *body;
-	List	   *secrets;		/* UTF-8 strings in the body that no message may show */
+	List	   *secrets;		/* UTF-8 strings in the body that no message
+								 * may show */
+	bool		retry;			/* an attempt before has come to nothing */
 	void	   *caller;			/* for the caller's use */
 
 	/* on its way */
@@ -74,11 +106,19 @@ typedef struct ClerkCall
 /* Is it a POST that makes a connection, and so must not be sent twice? */
 extern bool clerk_api_creates(ClerkEndpoint endpoint);
 
-/* Ids and keys are in indexes, whose rows hold no more than some kilobytes. */
-#define CLERK_MAX_NAME_LENGTH 255
+/* Does its path have the id of a connection? */
+extern bool clerk_api_has_id(ClerkEndpoint endpoint);
 
-/* Throws 22023 if it has more bytes.  what names it: "argument \"key\"". */
-extern void clerk_api_check_length(const char *what, const char *value);
+/* Where its requests are counted. */
+extern ClerkCounter clerk_api_counter(ClerkEndpoint endpoint);
+
+/* What it does, to follow "could not": "list the enterprise connections". */
+extern const char *clerk_api_what(ClerkEndpoint endpoint);
+
+extern const ClerkListingInfo *clerk_api_listing(ClerkEndpoint endpoint);
+
+/* The endpoint that an SQL function of this name lists. */
+extern ClerkEndpoint clerk_api_listed_by(const char *function);
 
 /* Throws 22023 if it cannot be the id of a connection. */
 extern void clerk_api_check_id(const char *id);
@@ -104,8 +144,8 @@ extern void clerk_call_read(ClerkCall *call);
 extern void clerk_call_release(ClerkCall *call);
 
 /*
- * The call is not sent, as Clerk has asked (by a 429) to wait for so many ms:
- * fill in its report.
+ * The call is not sent, because Clerk has asked (by a 429) to wait for this many
+ * ms: fill in its report.
  */
 extern void clerk_call_held_back(ClerkCall *call, int64 wait);
 

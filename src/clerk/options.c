@@ -32,13 +32,17 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
-/* Of a proxy's user and password: what SOCKS5 (RFC 1929) can carry. */
+/* The longest user and password of a proxy that SOCKS5 can carry (RFC 1929). */
 #define MAX_PROXY_LENGTH 255
 
-/* An answer ends up in one jsonb value, whose arrays hold 256 MB at most. */
+/*
+ * An answer becomes one jsonb value, whose arrays hold 256 MB at most; a larger
+ * one would be read in vain.
+ */
 #define MAX_RESPONSE_SIZE (256 * 1024 * 1024 - 1)
 
 #define HOUR_MS (60 * 60 * 1000)
+#define WEEK_MS (7 * 24 * HOUR_MS)
 
 typedef enum OptionType
 {
@@ -52,7 +56,7 @@ typedef enum OptionType
 /* Says what is wrong with a value as a sentence; NULL if nothing is. */
 typedef const char *(*OptionCheck) (const char *value);
 
-/* It makes the server read a file: only for those who may read files anyway. */
+/* It makes the server read a file: only roles that may read files can set it. */
 #define READS_FILE	0x1
 
 /* No message shows its value. */
@@ -90,6 +94,7 @@ static const Option options[] = {
 	{"max_concurrency", SERVER, OPTION_INTEGER, MEMBER(max_concurrency), "32", 1, 500, NULL, 0},
 	{"rate_limit", SERVER, OPTION_INTEGER, MEMBER(rate_limit), NULL, 0, 100000, NULL, 0},
 	{"max_response_size", SERVER, OPTION_SIZE, MEMBER(max_response_size), "8MB", 1024, MAX_RESPONSE_SIZE, NULL, 0},
+	{"mirror_interval", SERVER, OPTION_TIME, MEMBER(mirror_interval), NULL, 1000, WEEK_MS, NULL, 0},
 	{"ca_file", SERVER, OPTION_TEXT, MEMBER(ca_file), NULL, 0, 0, check_file_name, READS_FILE},
 	{"proxy", SERVER, OPTION_TEXT, MEMBER(proxy), NULL, 0, 0, clerk_url_proxy_fault, 0},
 	{"extra_params", SERVER, OPTION_PATHS, MEMBER(extra_params), NULL, 0, 0, NULL, 0},
@@ -170,7 +175,8 @@ check_file_name(const char *value)
 }
 
 /*
- * Read a number with PostgreSQL's units.  Returns NULL, or a sentence.
+ * Read a number with PostgreSQL's units.  Returns NULL, or a sentence that says
+ * what is wrong.
  */
 static const char *
 read_number(const Option *option, const char *value, int *result)
@@ -203,8 +209,8 @@ member_of(const Option *option, ClerkSettings *settings)
 }
 
 /*
- * Read a value into its member, which is left alone if the value is wrong.
- * Returns a sentence then, else NULL.
+ * Read a value into its member.  If the value is wrong, the member stays as it
+ * is, and a sentence that says so is returned, else NULL.
  */
 static const char *
 read_option(const Option *option, const char *value, ClerkSettings *settings)
@@ -245,8 +251,7 @@ find_option(const char *name, Oid catalog)
 }
 
 /*
- * Does a text look as if it held a key, or a URL with a password, where
- * neither belongs?
+ * May a text hold a key, or a URL with a password, where neither belongs?
  */
 static bool
 looks_secret(const char *text)
@@ -254,6 +259,9 @@ looks_secret(const char *text)
 	return strstr(text, "sk_") != NULL || strchr(text, '@') != NULL;
 }
 
+/*
+ * Does the statement with these options hold a secret?
+ */
 static bool
 hold_secret(List *given, Oid catalog)
 {
@@ -273,9 +281,9 @@ hold_secret(List *given, Oid catalog)
 }
 
 /*
- * For an error about options that hold a secret: the statement, in which it
- * is, must not come along, neither in the log nor as the context of a function
- * that has executed it.  (The stack is restored where the error is caught.)
+ * For an error about options that hold a secret: keeps the statement out of the
+ * log and out of the context of a function that executes it.  (PG_TRY restores
+ * error_context_stack where the error is caught.)
  */
 static int
 hide_statement(void)
@@ -289,9 +297,9 @@ unknown_option(const char *name, Oid catalog, bool hidden)
 {
 	ClerkClosest search;
 	bool		of_mapping = catalog != UserMappingRelationId &&
-		find_option(name, UserMappingRelationId) != NULL;
+	find_option(name, UserMappingRelationId) != NULL;
 	bool		of_server = catalog != ForeignServerRelationId &&
-		find_option(name, ForeignServerRelationId) != NULL;
+	find_option(name, ForeignServerRelationId) != NULL;
 
 	clerk_closest_start(&search, name);
 	for (size_t i = 0; i < lengthof(options); i++)
@@ -326,7 +334,7 @@ static void
 check_option(const Option *option, const char *value, bool hidden)
 {
 	const char *fault;
-	ClerkSettings scratch;
+	ClerkSettings scratch;		/* only to read the value into */
 
 	if ((option->flags & READS_FILE) && !clerk_may_read_files(GetUserId()))
 		ereport(ERROR,
@@ -392,8 +400,9 @@ check_together(List *given, bool hidden)
 }
 
 /*
- * Called with all the options that an object will have, not only the new
- * ones.
+ * pg_clerk_validator(options text[], catalog oid)
+ *
+ * Called with all options that the object will have, not only the new ones.
  */
 Datum
 pg_clerk_validator(PG_FUNCTION_ARGS)
@@ -414,7 +423,7 @@ pg_clerk_validator(PG_FUNCTION_ARGS)
 	}
 	check_together(given, hidden);
 
-	/* Requests that wait because the old ones do not work go on with these. */
+	/* Requests of a server whose old options did not work can be sent now. */
 	clerk_wake_at_commit();
 	PG_RETURN_VOID();
 }

@@ -8,6 +8,7 @@
 #ifndef CLERK_OPTIONS_H
 #define CLERK_OPTIONS_H
 
+#include "base/compat.h"
 #include "clerk/settings.h"
 
 /* A key is some 50 bytes; a longer file is no key file. */
@@ -30,8 +31,7 @@ extern void clerk_options_set_defaults(ClerkSettings *settings);
 extern void clerk_options_apply(ClerkSettings *settings, List *given, Oid catalog);
 
 /* Throws HV024: the value of a server's option is wrong, which the fault says. */
-extern void clerk_option_is_wrong(const ClerkSettings *settings, const char *name, const char *fault)
-			pg_attribute_noreturn();
+pg_noreturn extern void clerk_option_is_wrong(const ClerkSettings *settings, const char *name, const char *fault);
 
 /* Copy what the members of all options point to into the current context. */
 extern void clerk_options_copy(ClerkSettings *settings);

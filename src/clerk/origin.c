@@ -120,9 +120,9 @@ options_with_origin(HeapTuple tuple, Oid server)
 }
 
 /*
- * Write the option into the catalog.  Not by ALTER SERVER: who uses a server
- * for the first time is seldom its owner, and event triggers of others would
- * run in the middle of a call.
+ * Write the option into the catalog, without ALTER SERVER: the role that uses a
+ * server first is seldom its owner, and event triggers would run in the middle of
+ * a call.
  */
 static void
 write_origin(Oid server)
@@ -149,11 +149,9 @@ clerk_origin_arm_first(Oid server)
 	ClerkOrigin origin;
 
 	/*
-	 * Two first uses at the same time would have one wait for the other's
-	 * commit, and that transaction may be waiting for Clerk.  Whichever gets
-	 * the lock writes; the option is the same whichever writes it.
+	 * If another transaction is about to arm the server, leave it to that one:
+	 * it may be waiting for Clerk, and both would write the same option.
 	 */
-
 	if (clerk_try_lock(CLERK_LOCK_ARMING, server) &&
 		clerk_settings_origin(GetForeignServer(server)->servername, &origin) &&
 		origin == CLERK_ORIGIN_NONE)
@@ -161,12 +159,13 @@ clerk_origin_arm_first(Oid server)
 }
 
 /*
- * arm_enterprise_connections(server name): let this database speak to Clerk in
- * this server's name, although the server was armed for another.  Only for the
- * server's owner: in a copy of production this is the step that must be meant.
+ * arm_enterprise_connections(server name): let this database send to Clerk for
+ * this server, although the server was armed for another database.  Only for the
+ * server's owner: in a copy of production, nothing may arm a server by accident.
  *
- * Nothing else is to be written.  A request in the outbox tells by itself that
- * it comes from elsewhere, and a create is looked up then before it is sent.
+ * Nothing else has to be written.  A request in the outbox has the database in
+ * which it was enqueued; if that is another one, a create is looked up before it
+ * is sent.
  */
 Datum
 arm_enterprise_connections(PG_FUNCTION_ARGS)

@@ -5,10 +5,10 @@
  *
  * A server's option "origin" names the database for which it was armed: the
  * cluster's system identifier, the database's oid and the server's own oid.
- * Whatever carries the server into a copy of the database (a dump of the
- * schema alone, a restore over the same database, a template copy, a logical
- * subscriber) carries the option along, and at least one of the three is
- * another there.  A copy must not speak to Clerk in the original's name.
+ * Whatever copies the server into another database (a dump of the schema alone, a
+ * restore over the same database, a template copy, a logical subscriber) copies
+ * the option, too, and at least one of the three differs there.  A copy must not
+ * send to the original's Clerk instance.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,8 +32,8 @@ extern const char *clerk_origin_fault(const char *option);
 extern int64 clerk_origin_fingerprint(void);
 
 /*
- * Arm a server that was never armed.  Never waits: if another open transaction
- * is about to do the same, it is left to that one.
+ * Arm a server that was never armed.  Does not wait: if another open transaction
+ * is about to do so, it is left to that one.
  */
 extern void clerk_origin_arm_first(Oid server);
 

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/wake.h"
+#include "clerk/log.h"
 #include "clerk/pace.h"
 #include "http/http.h"
 #include "utils/hsearch.h"
@@ -38,6 +39,9 @@ typedef struct Pace
 	int64		due;			/* us on clerk_now_ms()'s clock */
 	int64		paused_until;	/* ms, after a 429 */
 	int64		version;		/* of the settings; others end the pause */
+	bool		held_back;		/* the last answers were 429, since which that is logged */
+	int64		waited_since;	/* ms; something waits for the pace; 0: nothing */
+	int64		waited_until;	/* ms; when the pace lets it through */
 } Pace;
 
 static HTAB *paces = NULL;
@@ -56,7 +60,11 @@ find_pace(const ClerkSettings *settings)
 	}
 	pace = hash_search(paces, &settings->server, HASH_ENTER, &found);
 	if (!found)
+	{
 		pace->due = 0;
+		pace->held_back = false;
+		pace->waited_since = 0;
+	}
 	if (!found || pace->version != settings->version)
 		pace->paused_until = 0;
 	pace->version = settings->version;
@@ -66,14 +74,25 @@ find_pace(const ClerkSettings *settings)
 	return pace;
 }
 
+/*
+ * Whoever asks when the next request may go has one that waits until then.
+ */
 int64
 clerk_pace_next(const ClerkSettings *settings)
 {
 	Pace	   *pace = find_pace(settings);
+	int64		next = pace->paused_until;
+	int64		now = clerk_now_ms();
 
-	if (settings->rate_limit == 0)
-		return pace->paused_until;
-	return Max(pace->paused_until, pace->due / 1000 - 1000);
+	if (settings->rate_limit > 0)
+		next = Max(next, pace->due / 1000 - 1000);
+	if (next > now)
+	{
+		if (pace->waited_since == 0)
+			pace->waited_since = now;
+		pace->waited_until = next;
+	}
+	return next;
 }
 
 int
@@ -96,6 +115,10 @@ clerk_pace_count(const ClerkSettings *settings)
 {
 	Pace	   *pace = find_pace(settings);
 
+	if (pace->waited_since != 0)
+		clerk_count(settings->statistics, CLERK_COUNT_PACE_TIME,
+					(Min(clerk_now_ms(), pace->waited_until) - pace->waited_since) * 1000);
+	pace->waited_since = 0;
 	if (settings->rate_limit > 0)
 		pace->due = Max(pace->due, clerk_now_ms() * 1000) + 1000000 / settings->rate_limit;
 }
@@ -110,6 +133,24 @@ clerk_pace_pause(const ClerkSettings *settings, int64 until)
 		pace->paused_until = until;
 		clerk_wake_hold(settings->server, settings->version, until);
 	}
+	if (!pace->held_back)
+		clerk_log("server \"%s\" is held back for " INT64_FORMAT " ms: Clerk answered 429",
+				  settings->server_name, pace->paused_until - clerk_now_ms());
+	pace->held_back = true;
+}
+
+/*
+ * What was sent before Clerk said so may still be let through.
+ */
+void
+clerk_pace_note_answer(const ClerkSettings *settings, int status)
+{
+	Pace	   *pace = find_pace(settings);
+
+	if (!pace->held_back || status == 0 || status == 429 || clerk_now_ms() < pace->paused_until)
+		return;
+	pace->held_back = false;
+	clerk_log("server \"%s\" is not held back any more", settings->server_name);
 }
 
 int64

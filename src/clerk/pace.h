@@ -35,4 +35,7 @@ extern int64 clerk_pace_after_limit(int64 retry_after);
 extern void clerk_pace_pause(const ClerkSettings *settings, int64 until);
 extern int64 clerk_pace_paused_until(const ClerkSettings *settings);
 
+/* The status of an answer, 0 if there was none: does Clerk let requests through again? */
+extern void clerk_pace_note_answer(const ClerkSettings *settings, int status);
+
 #endif							/* CLERK_PACE_H */

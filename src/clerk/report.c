@@ -3,23 +3,23 @@
  * report.c
  *		What went wrong with a call, as PostgreSQL reports it.
  *
- * Whatever Clerk (or something that answers in its place) says is untrusted: it is
- * cleaned of the secrets that we sent, then cut, cleaned of control characters
- * and converted to the database's encoding before anything of it is shown.
+ * Whatever Clerk, or something that answers in its place, says is untrusted.
+ * Before anything of it is shown, the secrets that we sent are taken out, then
+ * it is cut to a length, and control characters are replaced.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "base/json.h"
+#include "base/text.h"
 #include "clerk/report.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
-/* Of what Clerk says, so much is shown. */
+/* More errors of one answer are only counted. */
 #define MAX_ERRORS_SHOWN 20
-#define MAX_TEXT_SHOWN 1000
 
 /*
  * An error answer larger than this, in bytes, is not kept as it came: each
@@ -27,11 +27,9 @@
  */
 #define MAX_ERRORS_KEPT (64 * 1024)
 
-/* A shorter secret protects nothing, and removing it would garble every text. */
-#define MIN_SECRET_LENGTH 4
-
-/* Clerk's and Cloudflare's trace ids have 16 to 36 of such characters. */
+/* Clerk's and Cloudflare's trace ids have 16 to 36 of these characters. */
 #define MAX_TRACE_ID 128
+#define TRACE_ID "Trace id: "
 #define TRACE_ID_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-"
 
 #define MIRROR_HINT "Find out with SELECT * FROM mirror_enterprise_connections() before trying again."
@@ -56,7 +54,7 @@ static const CodeHint code_hints[] = {
 	{409, "resource_locked", "The connection is being modified at this moment; try again."},
 	{413, NULL, "Shorten the parameters, for example by passing saml.idp_metadata_url instead of saml.idp_metadata."},
 	{400, "api_version_invalid", "Check the option api_version of server %s."},
-	{407, NULL, "The proxy wants to know who you are: check the option proxy of server %s."},
+	{407, NULL, "The proxy asks for a user name and password: check the option proxy of server %s."},
 	{408, NULL, "The request took too long to arrive, and was not carried out; try again."},
 	{400, "saml_failed_to_fetch_idp_metadata", "Clerk could not fetch saml.idp_metadata_url; check it, or pass saml.idp_metadata."},
 	{422, "organization_domain_exists_for_enterprise_connection",
@@ -69,109 +67,6 @@ static const CodeHint code_hints[] = {
 	{503, NULL, "Clerk is not available at this moment; try again."},
 };
 
-/*-------------------------------------------------------------------------
- * Untrusted text
- *-------------------------------------------------------------------------
- */
-
-/*
- * Mark the bytes of all occurrences of a secret.
- */
-static void
-mark_secret(const char *text, const char *secret, bool *marks)
-{
-	size_t		len = strlen(secret);
-
-	if (len < MIN_SECRET_LENGTH)
-		return;
-	for (const char *found = strstr(text, secret); found != NULL; found = strstr(found + 1, secret))
-		memset(marks + (found - text), true, len);
-}
-
-/*
- * Replace all secrets.  All are marked before the first one is taken out: of
- * two that overlap, or of which one holds the other, nothing must be left.
- */
-static char *
-take_out(const char *text, List *secrets)
-{
-	size_t		len = strlen(text);
-	bool	   *marks = MemoryContextAllocExtended(CurrentMemoryContext, len + 1, MCXT_ALLOC_ZERO);
-	StringInfoData buf;
-	ListCell   *lc;
-
-	foreach(lc, secrets)
-		mark_secret(text, lfirst(lc), marks);
-	initStringInfo(&buf);
-	for (size_t i = 0; i < len; i++)
-	{
-		if (!marks[i])
-			appendStringInfoChar(&buf, text[i]);
-		else if (i == 0 || !marks[i - 1])
-			appendStringInfoString(&buf, "[secret]");
-	}
-	pfree(marks);
-	return buf.data;
-}
-
-/*
- * Characters that command a terminal, show nothing, or change how the text
- * around them is read: all of Unicode's categories Cc, Cf, Zl, Zp, Cs and Co,
- * variation selectors, fillers, and code points that are none.  Unicode 15.1;
- * in order.
- */
-typedef struct CharacterRange
-{
-	pg_wchar	first;
-	pg_wchar	last;
-} CharacterRange;
-
-static const CharacterRange unprintable[] = {
-	{0x0000, 0x001f}, {0x007f, 0x009f}, {0x00ad, 0x00ad}, {0x034f, 0x034f},
-	{0x0600, 0x0605}, {0x061c, 0x061c}, {0x06dd, 0x06dd}, {0x070f, 0x070f},
-	{0x0890, 0x0891}, {0x08e2, 0x08e2}, {0x115f, 0x1160}, {0x17b4, 0x17b5},
-	{0x180b, 0x180f}, {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f},
-	{0x2800, 0x2800}, {0x3164, 0x3164}, {0xd800, 0xf8ff}, {0xfdd0, 0xfdef},
-	{0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xffa0, 0xffa0}, {0xfff0, 0xfffb},
-	{0xfffe, 0xffff}, {0x110bd, 0x110bd}, {0x110cd, 0x110cd}, {0x13430, 0x1343f},
-	{0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0x10ffff},
-};
-
-static bool
-is_unprintable(pg_wchar c)
-{
-	for (size_t i = 0; i < lengthof(unprintable) && unprintable[i].first <= c; i++)
-		if (c <= unprintable[i].last)
-			return true;
-	return (c & 0xfffe) == 0xfffe;
-}
-
-/*
- * Replace such characters, and where the database's encoding is another, all
- * that is not ASCII: a conversion could fail, within an error at that.
- */
-static void
-mask_unprintable(unsigned char *text)
-{
-	unsigned char *to = text;
-
-	for (unsigned char *p = text; *p;)
-	{
-		int			len = pg_utf_mblen(p);
-		bool		ascii = *p < 0x80;
-
-		if (is_unprintable(utf8_to_unicode(p)) || (!ascii && GetDatabaseEncoding() != PG_UTF8))
-			*to++ = *p < ' ' ? ' ' : '?';
-		else
-		{
-			memmove(to, p, len);
-			to += len;
-		}
-		p += len;
-	}
-	*to = '\0';
-}
-
 const char *
 clerk_report_id(const char *id)
 {
@@ -181,32 +76,12 @@ clerk_report_id(const char *id)
 	initStringInfo(&shown);
 	for (unsigned char *p = (unsigned char *) utf8; *p; p += pg_utf_mblen(p))
 	{
-		if (is_unprintable(utf8_to_unicode(p)))
+		if (clerk_text_is_unprintable(utf8_to_unicode(p)))
 			appendStringInfoChar(&shown, '?');
 		else
 			appendBinaryStringInfo(&shown, (char *) p, pg_utf_mblen(p));
 	}
 	return pg_any_to_server(shown.data, shown.len, PG_UTF8);
-}
-
-/*
- * Make UTF-8 text from the network fit for a message.
- */
-static char *
-presentable(const ClerkReportSubject *subject, const char *utf8)
-{
-	/* Before cutting: half a secret is not found any more. */
-	char	   *text = take_out(utf8, subject->secrets);
-
-	if (strlen(text) > MAX_TEXT_SHOWN)
-	{
-		int			len = pg_encoding_mbcliplen(PG_UTF8, text, (int) strlen(text), MAX_TEXT_SHOWN);
-
-		text = psprintf("%.*s...", len, text);
-	}
-
-	mask_unprintable((unsigned char *) text);
-	return text;
 }
 
 static const char *
@@ -227,7 +102,7 @@ member_text(const ClerkReportSubject *subject, ClerkJson *json, const char *name
 {
 	const char *value = clerk_json_get_string(json, name);
 
-	return value && *value ? presentable(subject, value) : NULL;
+	return value && *value ? clerk_text_presentable(value, subject->secrets) : NULL;
 }
 
 /*
@@ -236,7 +111,7 @@ member_text(const ClerkReportSubject *subject, ClerkJson *json, const char *name
 static char *
 trace_id(const ClerkReportSubject *subject, const char *value)
 {
-	char	   *text = value ? take_out(value, subject->secrets) : NULL;
+	char	   *text = value ? clerk_text_take_out(value, subject->secrets) : NULL;
 	size_t		len = text ? strlen(text) : 0;
 
 	return len > 0 && len <= MAX_TRACE_ID && strspn(text, TRACE_ID_CHARACTERS) == len ? text : NULL;
@@ -278,8 +153,18 @@ add_error(const ClerkReportSubject *subject, ClerkReport *report, ClerkJson *err
 }
 
 /*
+ * Without secrets; for clerk_json_to_jsonb().
+ */
+static char *
+without_secrets(const char *utf8, void *subject)
+{
+	return clerk_text_take_out(utf8, ((const ClerkReportSubject *) subject)->secrets);
+}
+
+/*
  * Read an error answer.  Returns its first message, or NULL if it is not in
- * the shape of Clerk's errors.
+ * the shape of Clerk's errors.  The array of errors is kept as it came, but for
+ * the secrets, if it is not huge.
  */
 static const char *
 read_errors(const ClerkReportSubject *subject, ClerkReport *report,
@@ -289,6 +174,7 @@ read_errors(const ClerkReportSubject *subject, ClerkReport *report,
 	const char *fault;
 	ClerkJson  *json;
 	ClerkJson  *errors;
+	int			n;
 
 	if (request->answer_len == 0)
 		return NULL;
@@ -296,61 +182,30 @@ read_errors(const ClerkReportSubject *subject, ClerkReport *report,
 	if (json == NULL)
 		return NULL;
 	report->trace_id = trace_id(subject, clerk_json_get_string(json, "clerk_trace_id"));
-	if (clerk_json_get(json, "errors", &errors) && clerk_json_type(errors) == CLERK_JSON_ARRAY)
-	{
-		int			n = clerk_json_length(errors);
-
-		for (int i = 0; i < Min(n, MAX_ERRORS_SHOWN); i++)
-			add_error(subject, report, clerk_json_element(errors, i), detail, &first);
-		if (n > MAX_ERRORS_SHOWN)
-			appendStringInfo(detail, "\nand %d more", n - MAX_ERRORS_SHOWN);
-	}
-	else
-		first = member_text(subject, json, "error");
+	if (!clerk_json_get(json, "errors", &errors))
+		return member_text(subject, json, "error");
+	if (request->answer_len <= MAX_ERRORS_KEPT)
+		report->errors = clerk_json_to_jsonb(errors, without_secrets, unconstify(ClerkReportSubject *, subject));
+	if (clerk_json_type(errors) != CLERK_JSON_ARRAY)
+		return member_text(subject, json, "error");
+	n = clerk_json_length(errors);
+	for (int i = 0; i < Min(n, MAX_ERRORS_SHOWN); i++)
+		add_error(subject, report, clerk_json_element(errors, i), detail, &first);
+	if (n > MAX_ERRORS_SHOWN)
+		appendStringInfo(detail, "\nand %d more", n - MAX_ERRORS_SHOWN);
 	return first;
 }
 
 /*
- * Clerk's array of errors as it came, but for the secrets; NULL if there is
- * none, or a huge one.
- */
-static Jsonb *
-copy_errors(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
-{
-	const char *fault;
-	ClerkJson  *json;
-	ClerkJson  *errors;
-	List	   *quoted_secrets = NIL;
-	ListCell   *lc;
-	char	   *text;
-	size_t		len;
-
-	if (request->answer_len == 0 || request->answer_len > MAX_ERRORS_KEPT ||
-		(json = clerk_json_parse(request->answer, request->answer_len, &fault)) == NULL ||
-		!clerk_json_get(json, "errors", &errors))
-		return NULL;
-	text = clerk_json_to_text(errors, &len);
-	foreach(lc, subject->secrets)
-	{
-		char	   *quoted = clerk_json_to_text(clerk_json_new_string(lfirst(lc), strlen(lfirst(lc))), &len);
-
-		/* As it is written inside a JSON string: without the quotes. */
-		quoted_secrets = lappend(quoted_secrets, pnstrdup(quoted + 1, len - 2));
-	}
-	text = take_out(text, quoted_secrets);
-	return clerk_json_text_to_jsonb(text, strlen(text), &fault);
-}
-
-/*
- * The server, or something before it, failed.  Of a create that leaves a doubt,
- * and has a hint of its own.
+ * The server, or something between here and there, failed.  (A create that may
+ * have been carried out has another hint.)
  */
 static char *
 hint_for_failure(const ClerkReportSubject *subject, const ClerkReport *report, bool of_clerk)
 {
 	const char *again = subject->reads ? "Try again" : subject->posts ?
-		"It may have been carried out. Try again" :
-		"It may have been carried out, and it does no harm to send it again";
+	"It may have been carried out. Try again" :
+	"It may have been carried out, and it does no harm to send it again";
 
 	if (!of_clerk)
 		return psprintf("%s; if it goes on, check the options api_url and proxy of server %s.", again,
@@ -361,7 +216,8 @@ hint_for_failure(const ClerkReportSubject *subject, const ClerkReport *report, b
 }
 
 /*
- * What somebody else than Clerk answered is only about the way to Clerk.
+ * If the answer is not Clerk's own, only statuses about the way to Clerk have a
+ * hint.
  */
 static char *
 hint_for(const ClerkReportSubject *subject, const ClerkReport *report, bool of_clerk)
@@ -414,13 +270,25 @@ add_trace_id(const ClerkReportSubject *subject, ClerkReport *report,
 	for (size_t i = 0; i < lengthof(headers) && report->trace_id == NULL; i++)
 		report->trace_id = trace_id(subject, clerk_http_header(request, headers[i]));
 	if (report->trace_id != NULL)
-		appendStringInfo(detail, "%sTrace id: %s", detail->len > 0 ? "\n" : "", report->trace_id);
+		appendStringInfo(detail, "%s" TRACE_ID "%s", detail->len > 0 ? "\n" : "", report->trace_id);
+}
+
+/*
+ * What Clerk says has no line breaks, so the last line is ours.
+ */
+const char *
+clerk_report_trace_id(const char *detail)
+{
+	const char *line = strrchr(detail, '\n');
+
+	line = line ? line + 1 : detail;
+	return strncmp(line, TRACE_ID, strlen(TRACE_ID)) == 0 ? line + strlen(TRACE_ID) : NULL;
 }
 
 /*
  * May the request have been carried out, although this was the answer?  Only
- * a 503 of Clerk's own says that it was not even tried; anything else from 500
- * on may come from a proxy that lost patience.
+ * a 503 of Clerk's own says that it was not even tried; any other status from
+ * 500 on may come from a proxy that stopped waiting for Clerk.
  */
 static bool
 in_doubt(const ClerkReportSubject *subject, int status, bool of_clerk)
@@ -460,7 +328,7 @@ clerk_report_packed(const ClerkReportSubject *subject, const ClerkHttpRequest *r
 	if (encoding == NULL || *encoding == '\0' || pg_strcasecmp(encoding, "identity") == 0)
 		return NULL;
 	return psprintf("is compressed (Content-Encoding: %s), which was not asked for",
-					presentable(subject, encoding));
+					clerk_text_presentable(encoding, subject->secrets));
 }
 
 /*
@@ -486,7 +354,6 @@ report_status(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 	add_trace_id(subject, report, request, &detail);
 	report->detail = detail.len > 0 ? detail.data : NULL;
 	report->of_clerk = text != NULL;
-	report->errors = copy_errors(subject, request);
 	report->retry = retry_for_status(subject, report, text != NULL);
 
 	if (report->retry == CLERK_RETRY_IN_DOUBT)
@@ -538,15 +405,15 @@ report_not_sent(const ClerkReportSubject *subject, const ClerkHttpRequest *reque
 
 	report->sqlerrcode = ERRCODE_CLERK_NOT_CONNECTED;
 	report->message = psprintf("could not %s: no connection to %s", subject->what, subject->base_url);
-	report->detail = psprintf("%s.", presentable(subject, request->fault));
+	report->detail = psprintf("%s.", clerk_text_presentable(request->fault, subject->secrets));
 	report->hint = psprintf(hints[request->fault_kind], quote_identifier(subject->server_name));
 	report->retry = CLERK_RETRY_AT_ONCE;
 	return report;
 }
 
 /*
- * The connection broke, or the time was up, before a whole answer came.  If
- * it broke in the middle of an answer, its status is known.
+ * The connection broke, or the request timed out, before the whole answer had
+ * come.  If it broke in the middle of an answer, the status is known.
  */
 static ClerkReport *
 report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
@@ -556,7 +423,7 @@ report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 	report->message = request->fault_kind == CLERK_HTTP_FAULT_TIMEOUT ?
 		psprintf("could not %s: no answer from Clerk within %d ms", subject->what, subject->timeout) :
 		psprintf("could not %s: the connection to Clerk broke before the answer was complete", subject->what);
-	report->detail = psprintf("%s.", presentable(subject, request->fault));
+	report->detail = psprintf("%s.", clerk_text_presentable(request->fault, subject->secrets));
 	if (subject->creates)
 	{
 		report->sqlerrcode = ERRCODE_CLERK_OUTCOME_UNKNOWN;
@@ -569,8 +436,10 @@ report_broken(const ClerkReportSubject *subject, const ClerkHttpRequest *request
 		report->hint = subject->reads ? "Try again." :
 			"The request had been sent, so it may have been carried out; it does no harm to send it again.";
 
-
-		/* A connection can be closed while it is at rest: that is no sign of trouble. */
+		/*
+		 * A kept connection may be closed at any time: that is no sign of
+		 * trouble.
+		 */
 		report->retry = subject->reads || (request->kept_broke && !subject->posts) ?
 			CLERK_RETRY_AT_ONCE : CLERK_RETRY_LATER;
 	}
@@ -588,7 +457,7 @@ clerk_report_unreadable(const ClerkReportSubject *subject,
 	if (created && request->answer_len > 0)
 		report->connection_id = clerk_json_salvage(request->answer, request->answer_len, "id");
 	if (report->connection_id != NULL)
-		report->connection_id = presentable(subject, report->connection_id);
+		report->connection_id = clerk_text_presentable(report->connection_id, subject->secrets);
 
 	report->message = created ?
 		psprintf("the enterprise connection was created, but Clerk's answer cannot be used") :
@@ -629,10 +498,10 @@ clerk_report_endless(const char *server_name, const char *what, const char *faul
 }
 
 /*
- * Can the answer be judged by its status, even if the rest of it is lost?  What
- * refuses a POST does, for nobody may send that again; 429 and 503 ask to be
- * asked again, whatever else they say.  A PATCH or DELETE is better sent once
- * more than refused for a reason that nobody has read.
+ * Can the answer be judged by its status, even if the rest of it is lost?  One
+ * that refuses a POST can, because a POST must not be sent again; so can 429 and
+ * 503, which ask to try again, whatever else they say.  A PATCH or DELETE is
+ * sent again: that does no harm, and its error would lack the reason.
  */
 static bool
 status_is_enough(const ClerkReportSubject *subject, const ClerkHttpRequest *request)
@@ -661,7 +530,7 @@ clerk_report_failure(const ClerkReportSubject *subject, const ClerkHttpRequest *
 			if (subject->creates && request->status == 201)
 				return clerk_report_unreadable(subject, request,
 											   psprintf("ended before it was complete: %s",
-														presentable(subject, request->fault)));
+														clerk_text_presentable(request->fault, subject->secrets)));
 			return report_broken(subject, request);
 		case CLERK_HTTP_ANSWERED:
 			break;
@@ -678,34 +547,20 @@ clerk_report_is_gone(const ClerkReport *report)
 	return report->status == 404 && report->of_clerk;
 }
 
-static void
-set_string(ClerkJson *object, const char *name, const char *value)
-{
-	char	   *utf8;
-
-	if (value == NULL)
-	{
-		clerk_json_set(object, name, NULL);
-		return;
-	}
-	utf8 = pg_server_to_any(value, (int) strlen(value), PG_UTF8);
-	clerk_json_set(object, name, clerk_json_new_string(utf8, strlen(utf8)));
-}
-
 Jsonb *
 clerk_report_to_jsonb(const ClerkReport *report)
 {
-	ClerkJson  *object = clerk_json_new_object();
-	const char *fault = NULL;
+	JsonbValue	object = clerk_jsonb_new_object();
+	JsonbValue	null = clerk_jsonb_new_string(NULL);
 
-	set_string(object, "sqlstate", unpack_sql_state(report->sqlerrcode));
-	set_string(object, "message", report->message);
-	set_string(object, "detail", report->detail);
-	set_string(object, "hint", report->hint);
-	clerk_json_set(object, "status", report->status ? clerk_json_new_integer(report->status) : NULL);
-	set_string(object, "trace_id", report->trace_id);
-	clerk_json_set(object, "errors", report->errors ? clerk_json_from_jsonb(report->errors, &fault) : NULL);
-	return clerk_json_to_jsonb(object);
+	clerk_jsonb_add(&object, "sqlstate", clerk_jsonb_new_string(unpack_sql_state(report->sqlerrcode)));
+	clerk_jsonb_add(&object, "message", clerk_jsonb_new_string(report->message));
+	clerk_jsonb_add(&object, "detail", clerk_jsonb_new_string(report->detail));
+	clerk_jsonb_add(&object, "hint", clerk_jsonb_new_string(report->hint));
+	clerk_jsonb_add(&object, "status", report->status ? clerk_jsonb_new_integer(report->status) : null);
+	clerk_jsonb_add(&object, "trace_id", clerk_jsonb_new_string(report->trace_id));
+	clerk_jsonb_add(&object, "errors", report->errors ? clerk_jsonb_value(report->errors) : null);
+	return clerk_jsonb_pack(&object);
 }
 
 void

@@ -22,9 +22,11 @@
 typedef enum ClerkRetry
 {
 	CLERK_RETRY_NEVER,			/* the same request would fail again */
-	CLERK_RETRY_AT_ONCE,		/* nothing happened; a call at once tries again */
-	CLERK_RETRY_LATER,			/* nothing happened; worth another try some time */
-	CLERK_RETRY_SHORTAGE,		/* nothing was tried, for lack of a socket: no attempt */
+	CLERK_RETRY_AT_ONCE,		/* nothing happened; a direct call tries again */
+	CLERK_RETRY_LATER,			/* nothing happened; worth another try some
+								 * time */
+	CLERK_RETRY_SHORTAGE,		/* nothing was tried, for lack of a socket: no
+								 * attempt */
 	CLERK_RETRY_IN_DOUBT		/* it may have happened */
 } ClerkRetry;
 
@@ -39,12 +41,15 @@ typedef struct ClerkReport
 	char	   *param_name;		/* of Clerk's first error */
 	char	   *trace_id;
 	int			status;			/* HTTP status, 0 if there was none */
-	bool		of_clerk;		/* the answer is in the shape of Clerk's errors */
+	bool		of_clerk;		/* the answer is in the shape of Clerk's
+								 * errors */
 	Jsonb	   *errors;			/* Clerk's array of errors */
 	ClerkRetry	retry;
 	int64		retry_after;	/* ms, -1: Clerk did not say */
-	char	   *connection_id;	/* of a connection that exists in spite of the error */
-	bool		unstorable;		/* the answer is right, but jsonb cannot hold it here */
+	char	   *connection_id;	/* of a connection that exists in spite of the
+								 * error */
+	bool		unstorable;		/* the answer is right, but jsonb cannot hold
+								 * it here */
 } ClerkReport;
 
 /* What the request was, for the words of the report. */
@@ -91,6 +96,9 @@ extern ClerkReport *clerk_report_endless(const char *server_name, const char *wh
  * is, it could have any character.
  */
 extern const char *clerk_report_id(const char *id);
+
+/* The trace id that ends a report's detail; NULL if there is none. */
+extern const char *clerk_report_trace_id(const char *detail);
 
 /* Did Clerk itself say that it knows no such id? */
 extern bool clerk_report_is_gone(const ClerkReport *report);

@@ -4,9 +4,9 @@
  *		Foreign server, its key and GUCs resolved into one struct.
  *
  * The secret key is read from the server's PUBLIC user mapping and from no
- * other.  A role's own mapping could be read by that role, and any role with
- * USAGE can make one for itself: with the key of another Clerk instance it
- * could lead the mirror astray.
+ * other.  A role can read its own mapping, and any role with USAGE can create
+ * one for itself: with the key of another Clerk instance, a mirror would delete
+ * the rows of all connections.
  *
  *-------------------------------------------------------------------------
  */
@@ -43,8 +43,9 @@
 #define FDW_NAME "pg_clerk"
 
 /*
- * Half of what Clerk grants a whole instance: 1000 requests in 10 s to a
- * production one, 100 to a development one.  The application needs the rest.
+ * Requests per second, by default: half of what Clerk grants a whole instance,
+ * which is 1000 in 10 s for a production instance and 100 for a development one.
+ * If the workers used it all, the application's own calls would be refused.
  */
 #define RATE_LIMIT_LIVE 50
 #define RATE_LIMIT_TEST 5
@@ -52,7 +53,7 @@
 /* A rate_limit that is not set. */
 #define BY_KEY (-1)
 
-/* What is cached of a server: all but what must be looked at in each call. */
+/* What is cached of a server: all but what each call must look up anew. */
 typedef struct CachedServer
 {
 	Oid			server;			/* hash key */
@@ -84,7 +85,7 @@ forget_servers(Datum arg, int cacheid, uint32 hashvalue)
 static void
 init_cache(void)
 {
-	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(CachedServer)};
+	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(CachedServer)};
 
 	cached_servers = hash_create("pg_clerk servers", 8, &ctl, HASH_ELEM | HASH_BLOBS);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, forget_servers, (Datum) 0);
@@ -93,8 +94,8 @@ init_cache(void)
 }
 
 /*
- * Read the PUBLIC mapping's options.  GetUserMapping() would prefer the
- * user's own.
+ * Read the PUBLIC mapping's options.  (GetUserMapping() would prefer the user's
+ * own mapping.)
  */
 static void
 apply_public_mapping(CachedServer *entry)
@@ -136,6 +137,7 @@ load_server(CachedServer *entry, ForeignServer *server)
 			.server_name = pstrdup(server->servername),
 			.rate_limit = BY_KEY,
 			.version = clerk_settings_version(server->servername),
+			.statistics = clerk_statistics(server->serverid),
 	};
 	clerk_options_set_defaults(settings);
 	clerk_options_apply(settings, server->options, ForeignServerRelationId);
@@ -166,7 +168,7 @@ cached_server(Oid serverid)
 	{
 		ForeignServer *server = GetForeignServer(serverid);
 
-		/* Before reading, so that an invalidation meanwhile is not lost. */
+		/* Set before reading, so that an invalidation meanwhile is not lost. */
 		entry->valid = true;
 		PG_TRY();
 		{
@@ -242,7 +244,7 @@ usable_server(const char *name)
 }
 
 /*
- * A copy of this database must not speak in the original's name.
+ * A copy of a database must not send to the original's Clerk instance.
  */
 static void
 check_armed(const ClerkSettings *settings, ClerkUse use)
@@ -288,10 +290,10 @@ no_key(const CachedServer *entry)
 static const char key_file_hint[] = "See the option secret_key_file of the server's PUBLIC user mapping.";
 
 /*
- * The server's owner decides where the key goes: it can change api_url and
- * proxy.  So a file's key goes only where an owner sends it who could have
- * read the file.  That holds at each use, however the owner got the server and
- * whenever its options were set.
+ * The server's owner decides where the key is sent, as it can change api_url and
+ * proxy.  So a key that is in a file is only used if the owner may read files.
+ * This is checked at each use, because a server can get another owner, and an
+ * owner can lose the privilege, after the options were set.
  */
 static void
 check_key_file_owner(const CachedServer *entry)
@@ -317,9 +319,9 @@ key_file_failed(const CachedServer *entry, const char *did)
 }
 
 /*
- * Read at most so many bytes of the key's file.  It must be a regular file:
- * opening or reading anything else, such as a named pipe, may take for ever,
- * and cannot be interrupted.
+ * Read the key's file into buf, at most size bytes.  It must be a regular file:
+ * opening or reading anything else, such as a named pipe, may block without end,
+ * and cannot be cancelled.
  */
 static size_t
 read_key_bytes(const CachedServer *entry, char *buf, size_t size)
@@ -351,8 +353,8 @@ read_key_bytes(const CachedServer *entry, char *buf, size_t size)
 }
 
 /*
- * Read the key's file anew at each use, so that a rotated key is taken up.
- * Messages do not name the file: whoever has USAGE sees them.
+ * Read the key's file, at each use, so that a rotated key is taken up.  Messages
+ * do not name the file: any role with USAGE sees them.
  */
 static char *
 read_key_file(const CachedServer *entry)
@@ -388,11 +390,11 @@ clerk_settings_copy(const ClerkSettings *from)
 }
 
 /*
- * The way to Clerk, once more at each use: the options may have been checked by
+ * Check proxy and CA file again at each use: the options may have been checked by
  * another release's validator, and a file can change at any time.
  */
 static void
-check_way(const ClerkSettings *settings)
+check_route(const ClerkSettings *settings)
 {
 	struct stat st;
 
@@ -405,8 +407,8 @@ check_way(const ClerkSettings *settings)
 						 quote_identifier(settings->server_name))));
 
 	/*
-	 * libcurl opens the file by itself, and would wait for ever for a named
-	 * pipe.  A file that cannot be opened at all is an error there.
+	 * libcurl opens the file itself, and would block without end on a named
+	 * pipe.  If the file cannot be opened, libcurl reports the error.
 	 */
 	if (settings->ca_file != NULL && stat(settings->ca_file, &st) == 0 && !S_ISREG(st.st_mode))
 		ereport(ERROR,
@@ -438,11 +440,11 @@ clerk_settings(const char *server_name, ClerkUse use)
 		clerk_check_tables();
 	if (use == CLERK_USE_ENQUEUE)
 	{
-		/* Key and network are the worker's concern. */
+		/* The worker needs the key, this session does not. */
 		settings->secret_key = NULL;
 		return settings;
 	}
-	check_way(settings);
+	check_route(settings);
 	if (settings->secret_key_file != NULL)
 	{
 		check_key_file_owner(entry);
@@ -479,7 +481,8 @@ clerk_settings_origin(const char *server_name, ClerkOrigin *origin)
 }
 
 /*
- * The transaction that wrote a catalog's row; 0: there is none.
+ * The transaction that wrote a catalog's row, which is released; 0 if there is
+ * no row.
  */
 static uint32
 written_by(HeapTuple tuple)

@@ -16,10 +16,14 @@
 typedef enum ClerkHttpOutcome
 {
 	CLERK_HTTP_ANSWERED,		/* a whole answer came */
-	CLERK_HTTP_NOT_SENT,		/* no connection: nothing of the request was sent */
-	CLERK_HTTP_SHORTAGE,		/* no socket in this process: nothing was even tried */
-	CLERK_HTTP_BROKEN,			/* it may have been received, no whole answer came */
-	CLERK_HTTP_TOO_LARGE		/* the answer is larger than max_answer, or its headers absurd */
+	CLERK_HTTP_NOT_SENT,		/* no connection: nothing of the request was
+								 * sent */
+	CLERK_HTTP_SHORTAGE,		/* no socket in this process: nothing was even
+								 * tried */
+	CLERK_HTTP_BROKEN,			/* it may have been received, no whole answer
+								 * came */
+	CLERK_HTTP_TOO_LARGE		/* the answer is larger than max_answer, or
+								 * its headers too large */
 } ClerkHttpOutcome;
 
 typedef enum ClerkHttpFault
@@ -31,10 +35,10 @@ typedef enum ClerkHttpFault
 } ClerkHttpFault;
 
 /*
- * Request and answer.  It must be palloc'd: the context that it is in owns what
- * belongs to it, and when that is reset, the request is abandoned.  All that is
- * pointed to must live as long, or until the request is finished or its set
- * ended; no string is copied.
+ * Request and answer.  It must be palloc'd: its memory context owns all that
+ * belongs to it, and when that context is reset, the request is abandoned.  No
+ * string is copied: what the struct points to must live until the request is
+ * finished, its set has ended, or the context is reset.
  */
 typedef struct ClerkHttpRequest
 {
@@ -55,13 +59,18 @@ typedef struct ClerkHttpRequest
 	/* what became of it; valid once clerk_http_next has returned it */
 	ClerkHttpOutcome outcome;
 	bool		started;		/* sending had begun (valid at any time) */
-	int			status;			/* of the answer, 0 if there was no status line */
-	char	   *answer;			/* the body so far, ends in an added NUL; may be NULL */
+	int			status;			/* of the answer, 0 if there was no status
+								 * line */
+	char	   *answer;			/* the body so far, ends in an added NUL; may
+								 * be NULL */
 	size_t		answer_len;
+	int64		elapsed;		/* us, from its start to its end */
 	int64		retry_after;	/* ms, from the answer's Retry-After; -1: none */
-	bool		kept_broke;		/* BROKEN, as a kept connection was closed meanwhile */
-	char	   *fault;			/* if not answered: why, ASCII; for SHORTAGE a sentence,
-								 * else (libcurl's words) without a full stop */
+	bool		kept_broke;		/* BROKEN because a kept connection had been
+								 * closed */
+	char	   *fault;			/* if not answered: why, ASCII; for SHORTAGE a
+								 * sentence, else (libcurl's words) without a
+								 * full stop */
 	ClerkHttpFault fault_kind;
 
 	void	   *caller;			/* for the caller's use */
@@ -71,36 +80,36 @@ typedef struct ClerkHttpRequest
 typedef struct ClerkHttpSet ClerkHttpSet;
 
 /*
- * Begin a set of about so many requests at a time (that many connections are
- * kept meanwhile, if there are files for them).  It lives in the current memory
- * context; when that is reset, by an ERROR too, what is still under way is
- * abandoned and everything released.  It does not matter which is reset first,
- * the set's context or that of a request.  Raises 53000 if there is no file to
- * wait with.
+ * Begin a set.  concurrency: about how many of its requests are under way at a
+ * time; as many connections are kept open, if there are files for them.  The set
+ * lives in the current memory context.  When that is reset, also after an ERROR,
+ * requests that are under way are abandoned and everything is released.  The
+ * contexts of the set and of its requests may be reset in any order.  Throws
+ * 53000 if there is no file for the wait set.
  */
 extern ClerkHttpSet *clerk_http_begin(int concurrency);
 
 /*
- * Start a request.  Returns without waiting.  It goes out with the next wait,
- * or with clerk_http_push, for who has something else to do before.
+ * Start a request, without waiting.  It is sent by the next clerk_http_next, or
+ * by clerk_http_push if the caller has something else to do before.
  */
 extern void clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request);
 extern void clerk_http_push(void);
 
 /*
- * How many more requests can be sent now by this process, over all sets, so
- * that each finds a socket.  0: none until one is finished, or a moment has
- * passed; never if none is under way.  What is sent beyond it may end as
+ * How many more requests this process can send now, over all sets, so that each
+ * finds a socket.  If it is 0, wait until a request is finished, or for a moment;
+ * it is never 0 while none is under way.  A request beyond this number may end as
  * CLERK_HTTP_SHORTAGE.
  */
 extern int	clerk_http_room(void);
 
 /*
- * Wait until a request of the set is finished and return it; NULL when
- * clerk_now_ms() has reached until (-1: no limit), or, with *latch_set, when
- * the process's latch is set, which the caller has to reset.  Looks for answers
- * at least once, even if until has passed or the latch is set already, and
- * waits on none too.
+ * Wait until a request of the set is finished and return it.  Returns NULL when
+ * clerk_now_ms() has reached until (-1: no limit), or when the process's latch
+ * is set; then *latch_set is true, and the caller must reset the latch.  Polls at
+ * least once even if until has passed or the latch is set already, or a caller
+ * that is always late would never see an answer.  Also waits if the set is empty.
  */
 extern ClerkHttpRequest *clerk_http_next(ClerkHttpSet *set, int64 until, bool *latch_set);
 
@@ -120,10 +129,10 @@ extern void clerk_http_end(ClerkHttpSet *set);
 
 /*
  * End the sets that were begun at this nesting level of subtransactions or a
- * deeper one.  For an abort, whose callbacks come before the contexts are
- * reset: nothing more of what was aborted shall be sent.
+ * deeper one.  To be called at an abort, whose callbacks run before the memory
+ * contexts are reset: until then, requests of the aborted transaction could
+ * still be sent.
  */
 extern void clerk_http_abandon(int nest_level);
-
 
 #endif							/* CLERK_HTTP_H */

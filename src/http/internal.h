@@ -10,6 +10,7 @@
 
 #include <curl/curl.h>
 
+#include "base/compat.h"
 #include "http/http.h"
 #include "lib/ilist.h"
 
@@ -31,9 +32,12 @@ typedef struct ClerkHttpTransfer
 	bool		connecting;		/* may still need a new connection */
 	bool		opened;			/* a socket, at least one */
 	bool		too_large;
-	bool		kept_broke;		/* a kept connection broke before an answer came */
-	const char *shortage;		/* why it could not have a socket, in our words */
-	const char *own_fault;		/* in our words, of what a callback has refused */
+	bool		kept_broke;		/* a kept connection broke before an answer
+								 * came */
+	const char *shortage;		/* why it could not have a socket, in our
+								 * words */
+	const char *own_fault;		/* in our words, of what a callback has
+								 * refused */
 	size_t		header_bytes;
 	CURLcode	result;
 	char	   *answer;			/* malloc'd: callbacks cannot palloc */
@@ -55,7 +59,7 @@ struct ClerkHttpSet
 };
 
 /* Throws 53200. */
-extern void clerk_http_out_of_memory(void) pg_attribute_noreturn();
+pg_noreturn extern void clerk_http_out_of_memory(void);
 
 /*-------------------------------------------------------------------------
  * pool.c

@@ -29,20 +29,22 @@
 #include "storage/latch.h"
 
 /*
- * Of the files that PostgreSQL leaves to extensions in each process, so many
- * stay free for others, such as the connections of postgres_fdw.
+ * PostgreSQL leaves a third of a process's files to extensions.  This number of
+ * them stays free: if sockets took them all, other extensions in the session,
+ * such as postgres_fdw, could not connect any more.
  */
 #define SPARE_FILES 16
 
 /*
- * Once a file could not be had, nothing new is begun for so many ms: one that
- * is open may be closed meanwhile.
+ * After a socket could not be opened for lack of files, no new request is begun
+ * for this time (ms).  Without it, all requests that are due would fail one after
+ * another; meanwhile one that is under way may finish and free its socket.
  */
 #define SHORTAGE_PAUSE 100
 
 /*
- * Connections that stay open while no set needs more.  A session talks to one
- * server, now and then to a second.
+ * Connections that stay open while no set needs more.  A session usually talks
+ * to one server, sometimes to a second.
  */
 #define IDLE_CONNECTIONS 4
 
@@ -52,7 +54,10 @@
 /* The latch is the first event of a wait set. */
 #define LATCH_EVENT 0
 
-/* Streams on one HTTP/2 connection; libcurl's default of 100 opens more connections. */
+/*
+ * Streams on one HTTP/2 connection.  With libcurl's default of 100, a set of 500
+ * requests, the most that max_concurrency allows, would open five connections.
+ */
 #define MAX_STREAMS 500
 
 typedef struct WatchedSocket
@@ -63,20 +68,20 @@ typedef struct WatchedSocket
 
 /*
  * A socket that counts against the files that this process may open.  libcurl
- * 7.88.1 and 8.0 to 8.1 close one whose connect is not finished without the
- * close callback.  So a socket is known by its inode, too: where another one,
- * or nothing, has its number, it has been closed.
+ * 7.88.1 and 8.0 to 8.1 close a socket that is still connecting without calling
+ * the close callback.  So the inode is kept, too: if the descriptor is closed or
+ * belongs to another inode, this socket has been closed.
  */
 typedef struct OpenSocket
 {
 	curl_socket_t fd;
 	dev_t		device;
 	ino_t		inode;
-	ClerkHttpTransfer *opener;	/* NULL once that is over */
+	ClerkHttpTransfer *opener;	/* NULL once that has finished */
 } OpenSocket;
 
 /*
- * The process's one multi handle and what it wants to be woken for.
+ * The process's only multi handle, and the events that it waits for.
  */
 typedef struct Pool
 {
@@ -84,15 +89,17 @@ typedef struct Pool
 	OpenSocket *open;			/* malloc'd */
 	int			nopen;
 	int			open_size;
-	int64		shortage_until; /* ms; a file could not be had */
-	WatchedSocket *sockets;		/* malloc'd */
+	int64		shortage_until; /* ms; until then no new request, see
+								 * SHORTAGE_PAUSE */
+	WatchedSocket *sockets;		/* that libcurl wants to be watched; malloc'd */
 	int			nsockets;
 	int			sockets_size;
-	int64		timer;			/* when libcurl wants to run; -1: not */
+	int64		timer;			/* ms; when libcurl wants to act, -1: not */
 	WaitEventSet *waits;
 	WatchedSocket *waited;		/* the sockets in waits; malloc'd */
 	int			nwaited;
-	bool		changed;		/* a socket was opened or closed since waits was made */
+	bool		changed;		/* a socket was opened or closed since waits
+								 * was made */
 	CURL	   *spare[SPARE_HANDLES];
 	int			nspare;
 	int			kept;			/* connections that multi may keep open */
@@ -103,10 +110,10 @@ typedef struct Pool
 static Pool pool = {.timer = -1};
 
 /*
- * libcurl's resolver runs in a thread, which inherits the signal mask.  A
- * thread of a backend must never take a signal, so all are blocked whenever
- * libcurl may start one: until a request has an answer, as a connection that
- * was kept can turn out to be dead.
+ * libcurl resolves names in a thread, which inherits the signal mask.  A thread
+ * of a backend must never handle a signal, so all signals are blocked whenever
+ * libcurl may start one.  That is until a request has an answer: a connection
+ * that was kept open may turn out to be dead, and a new one be opened instead.
  */
 static CURLMcode
 act_with_signals_blocked(curl_socket_t fd, int what)
@@ -174,7 +181,7 @@ timer_callback(CURLM *multi, long timeout_ms, void *arg)
 }
 
 /*
- * Is it still the socket that was opened?
+ * Is the descriptor still the socket that was opened?
  */
 static bool
 is_open(const OpenSocket *socket)
@@ -194,8 +201,8 @@ forget_socket(int n)
 }
 
 /*
- * Stop counting what libcurl has closed without a word: of one transfer, which
- * is over, or of all.
+ * Stop counting the sockets that libcurl has closed without calling us: those of
+ * one transfer, which has finished, or all (NULL).
  */
 static void
 reconcile_sockets(const ClerkHttpTransfer *opener)
@@ -212,8 +219,8 @@ reconcile_sockets(const ClerkHttpTransfer *opener)
 }
 
 /*
- * The most sockets that this process opens.  One file stays free for the wait
- * set, without which none of them is of any use.
+ * The most sockets that this process opens.  One file is left for the wait set:
+ * without it, no socket could be waited for.
  */
 static int
 max_sockets(void)
@@ -230,15 +237,15 @@ is_shortage(int error)
 }
 
 /*
- * Take note of a new socket, which has been acquired.  False if memory is
- * short.
+ * Record a new socket, for which AcquireExternalFD was called.  Returns false if
+ * memory is short.
  */
 static bool
 note_socket(curl_socket_t fd, ClerkHttpTransfer *opener)
 {
 	struct stat st;
 
-	/* Its number is back, so the socket that had it is closed. */
+	/* A socket that had the same descriptor has been closed. */
 	for (int i = pool.nopen - 1; i >= 0; i--)
 		if (pool.open[i].fd == fd)
 			forget_socket(i);
@@ -272,9 +279,8 @@ refuse_socket(ClerkHttpTransfer *transfer, const char *why)
 }
 
 /*
- * Sockets count against the files that this process may open.  Beyond what
- * PostgreSQL leaves to extensions there is none, and the transfer, of which
- * nothing was sent, fails by a local shortage.
+ * Sockets count against the files that this process may open.  If none is left
+ * for extensions, nothing is sent, and the transfer fails with a local shortage.
  */
 curl_socket_t
 clerk_pool_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
@@ -336,13 +342,13 @@ clerk_pool_open(void)
 {
 	static bool global_done = false;
 
-	/* First of all its file: later there may be only as many as sockets take. */
+	/* Reserve its file first: sockets may take all the others later. */
 	if (pool.waits == NULL)
 		pool_make_waits();
 	if (pool.multi != NULL)
 		return;
 
-	/* Never in the postmaster: what it initialised, children would share. */
+	/* Never in the postmaster, whose children would share the state. */
 	if (!global_done && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
@@ -357,15 +363,15 @@ clerk_pool_open(void)
 	curl_multi_setopt(pool.multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
 	curl_multi_setopt(pool.multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long) MAX_STREAMS);
 
-	/* Beyond it, idle connections are closed to make room for a new one. */
+	/* At this number libcurl closes idle connections to open a new one. */
 	curl_multi_setopt(pool.multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long) max_sockets());
 	curl_multi_setopt(pool.multi, CURLMOPT_MAXCONNECTS, (long) IDLE_CONNECTIONS);
 	pool.kept = IDLE_CONNECTIONS;
 }
 
 /*
- * libcurl counts busy connections too: with a smaller number it would close
- * each one as its request ends.
+ * libcurl's limit counts busy connections, too.  If it were smaller than the
+ * number of requests under way, each connection would be closed with its request.
  */
 void
 clerk_pool_keep(int connections)
@@ -378,8 +384,8 @@ clerk_pool_keep(int connections)
 }
 
 /*
- * Close all connections, so that a session that once sent many requests at a
- * time does not keep that many sockets.
+ * Close all connections, so that a session that has sent many requests at a time
+ * once does not keep all those sockets.
  */
 void
 clerk_pool_shrink(void)
@@ -431,7 +437,7 @@ pool_act(curl_socket_t fd, int what)
 }
 
 /*
- * libcurl's timer goes off once; it sets it again if it wants to.
+ * The timer goes off once; libcurl sets it again where needed.
  */
 static void
 pool_act_on_timer(void)
@@ -441,12 +447,14 @@ pool_act_on_timer(void)
 }
 
 /*
- * Does waits hold just the sockets to watch?  Between two requests libcurl
- * forgets a kept connection's socket and remembers it; nothing has changed
- * then.  A closed one has left the kernel's set, even if its number is back.
+ * Does the wait set have exactly the sockets that are to be watched?  Between two
+ * requests libcurl often removes a kept connection's socket and adds it again,
+ * which needs no new wait set.  But the kernel removes a closed socket from the
+ * set by itself: then a new one is needed even if a new socket has the same
+ * descriptor.
  */
 static bool
-waits_are_right(void)
+waits_are_current(void)
 {
 	return pool.waits != NULL && !pool.changed && pool.nwaited == pool.nsockets &&
 		(pool.nsockets == 0 ||
@@ -454,8 +462,8 @@ waits_are_right(void)
 }
 
 /*
- * An empty set of what to wait for.  PostgreSQL would say XX000 if there is no
- * file for it.
+ * A new, empty wait set.  If there is no file for it, PostgreSQL itself would
+ * raise XX000, and without a hint.
  */
 static WaitEventSet *
 new_waits(int nevents)
@@ -471,7 +479,8 @@ new_waits(int nevents)
 }
 
 /*
- * A WaitEventSet cannot forget a socket, so it is made anew when they change.
+ * A socket cannot be removed from a WaitEventSet, so a new set is made whenever
+ * the sockets change.
  */
 static void
 pool_make_waits(void)
@@ -503,8 +512,8 @@ pool_make_waits(void)
 }
 
 /*
- * Let libcurl act on what has happened to its sockets.  Returns whether the
- * latch was among it, which is left as it is.
+ * Let libcurl act on the events of its sockets.  Returns whether the latch is
+ * set; resetting it is left to the caller of clerk_http_next.
  */
 static bool
 pool_act_on_events(const WaitEvent *events, int nevents)
@@ -523,10 +532,6 @@ pool_act_on_events(const WaitEvent *events, int nevents)
 	return latch_set;
 }
 
-/*
- * Wait for something to happen, at the latest at until, and let libcurl act
- * on it.  Returns whether the latch is set.
- */
 bool
 clerk_pool_wait(int64 until)
 {
@@ -536,13 +541,13 @@ clerk_pool_wait(int64 until)
 	int			nevents;
 	bool		latch_set;
 
-	/* A new request starts here: there is nothing to wait for yet. */
+	/* A new request starts here, so there is nothing to wait for yet. */
 	if (pool.timer >= 0 && pool.timer <= now)
 	{
 		pool_act_on_timer();
 		return false;
 	}
-	if (!waits_are_right())
+	if (!waits_are_current())
 		pool_make_waits();
 	nevents = WaitEventSetWait(pool.waits,
 							   wake < 0 ? -1L : (long) Min(Max(wake - now, 0), INT_MAX),
@@ -550,8 +555,9 @@ clerk_pool_wait(int64 until)
 	latch_set = pool_act_on_events(events, nevents);
 
 	/*
-	 * Up to PostgreSQL 15, a latch that is set hides the sockets.  One that is
-	 * set again and again must not keep answers from being seen.
+	 * Up to PostgreSQL 15, a latch that is set hides the events of sockets.
+	 * Look at those separately, or a latch that is set all the time would
+	 * keep answers from ever being read.
 	 */
 	if (latch_set && nevents == 1 && pool.nwaited > 0)
 	{
@@ -566,8 +572,9 @@ clerk_pool_wait(int64 until)
 }
 
 /*
- * libcurl sends when it is next let act.  Among finished requests that wait to
- * be taken, that would be only after the last of them.
+ * libcurl sends a new request only when it is called the next time.  While
+ * finished requests are still to be taken from a set, there is no wait that
+ * would do so.
  */
 bool
 clerk_pool_act_if_due(void)
@@ -586,7 +593,10 @@ clerk_pool_act_if_due(void)
 int
 clerk_http_room(void)
 {
-	/* If nothing is under way, only trying shows, and no answer frees a socket. */
+	/*
+	 * If nothing is under way, no answer will free a socket: then only trying
+	 * shows whether there is one.
+	 */
 	if (pool.pending > 0 && clerk_now_ms() < pool.shortage_until)
 		return 0;
 	return Max(max_sockets() - pool.pending, 0);

@@ -3,8 +3,9 @@
  * set.c
  *		Sets of HTTP requests: begin, send, next, end.
  *
- * A set and its requests may be in different memory contexts.  Whichever is reset
- * first takes a transfer out of the other's reach.
+ * A set and its requests may be in different memory contexts.  Each has a reset
+ * callback that releases the transfers; whichever is reset first also removes
+ * them from the other's lists.
  *
  *-------------------------------------------------------------------------
  */
@@ -78,7 +79,7 @@ clerk_http_send(ClerkHttpSet *set, ClerkHttpRequest *request)
 	if (transfer->easy == NULL)
 		clerk_http_out_of_memory();
 
-	/* From here on either callback releases it. */
+	/* From here on, either of the two reset callbacks releases it. */
 	dlist_push_tail(&set->running, &transfer->node);
 	set->pending++;
 	transfer->pending = true;

@@ -3,8 +3,9 @@
  * transfer.c
  *		One HTTP request: what is sent, what is answered, what went wrong.
  *
- * A transfer is what libcurl does for a request.  Nothing throws inside a
- * callback of libcurl: callbacks note what happened in the transfer and return.
+ * A transfer is libcurl's side of a request.  A callback of libcurl must not
+ * throw: a longjmp would leave libcurl's handles in the middle of a call, and
+ * unusable.  So callbacks note in the transfer what has happened, and return.
  * What libcurl holds is released by a memory context callback, so that an ERROR
  * anywhere leaves nothing behind.
  *
@@ -15,22 +16,25 @@
 #include "http/internal.h"
 #include "utils/memutils.h"
 
-/* Header lines beyond this in all are an attack, not an answer. */
+/*
+ * All headers of an answer together.  Clerk's have about 2 kB; libcurl keeps them
+ * in memory, of which a hostile server could otherwise use any amount.
+ */
 #define MAX_HEADER_BYTES (256 * 1024)
 
 /*
- * A server that asks for more patience than an hour, in s, is not obeyed any
- * longer than that: one wrong answer of a proxy must not stop a server for a
- * day.  The outbox's own backoff has the same bound.
+ * The longest Retry-After that is obeyed (s).  Without a bound, one wrong answer
+ * of a proxy could stop all requests of a server for days.  The outbox's own
+ * backoff has the same bound.
  */
 #define MAX_RETRY_AFTER (60 * 60)
 
 /*
- * Called when a connection is there and sending begins.  If libcurl comes
- * here twice, it is about to repeat the request on a new connection because
- * an old one broke without an answer.  Of the first attempt, Clerk may have
- * taken all that was sent; so whether it is sent again, the caller decides,
- * and counts.
+ * Called when a connection is open and sending begins.  If it is called a second
+ * time, libcurl is about to repeat the request on a new connection, because an
+ * old one broke before an answer came.  Clerk may have received and carried out
+ * the first one; so the caller must decide whether to send it again, and count
+ * it.
  */
 static int
 prereq_callback(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
@@ -98,9 +102,9 @@ header_callback(char *data, size_t size, size_t count, void *arg)
 }
 
 /*
- * Release what libcurl holds of a transfer, and leave its set.  Called from
- * memory context callbacks too, so it throws nothing; once it is released, the
- * set may be gone.
+ * Release what libcurl holds of a transfer, and remove it from its set.  This is
+ * also called from memory context callbacks, so it must not throw.  Afterwards
+ * the set may be freed.
  */
 void
 clerk_transfer_release(ClerkHttpTransfer *transfer)
@@ -150,7 +154,10 @@ set_headers(ClerkHttpTransfer *transfer)
 	foreach(lc, transfer->request->headers)
 		add_header(transfer, lfirst(lc));
 
-	/* A large body would wait for a 100 Continue; an empty one is no form. */
+	/*
+	 * By itself libcurl waits for a 100 Continue before it sends a large
+	 * body, and calls an empty one a form.
+	 */
 	add_header(transfer, "Expect:");
 	if (transfer->request->body != NULL && transfer->request->body_len == 0)
 		add_header(transfer, "Content-Type:");
@@ -158,14 +165,14 @@ set_headers(ClerkHttpTransfer *transfer)
 }
 
 /*
- * A libcurl that was built without HTTP/2 refuses to be asked for it.
+ * HTTP/2 where libcurl was built with it: otherwise asking for it is an error.
  */
 static long
 http_version(void)
 {
 	static long version = 0;
 
-	/* libcurl puts its answer together at each call. */
+	/* libcurl builds its answer anew at each call. */
 	if (version == 0)
 		version = (curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_HTTP2) ?
 			CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1;
@@ -193,7 +200,7 @@ set_method(ClerkHttpTransfer *transfer)
 	SET_OPTION(CURLOPT_TIMEOUT_MS, (long) request->timeout);
 	SET_OPTION(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout);
 
-	/* An empty string: not even what the environment says. */
+	/* An empty string: do not take a proxy from the environment either. */
 	SET_OPTION(CURLOPT_PROXY, request->proxy ? request->proxy : "");
 	SET_OPTION(CURLOPT_NOPROXY, "");
 	if (request->proxy != NULL && request->proxy_user != NULL)
@@ -232,7 +239,7 @@ set_callbacks(ClerkHttpTransfer *transfer)
 	/* SIGALRM is PostgreSQL's. */
 	SET_OPTION(CURLOPT_NOSIGNAL, 1L);
 
-	/* Else an abandoned request would wait for its name look-up to end. */
+	/* Without it, abandoning a request waits for its name look-up to end. */
 	SET_OPTION(CURLOPT_QUICK_EXIT, 1L);
 }
 
@@ -271,8 +278,8 @@ fault_kind(CURLcode result)
 }
 
 /*
- * The answer's Retry-After in ms, -1 if there is none that can be read.
- * libcurl reads both forms, but gives 0 for what it cannot read.
+ * The answer's Retry-After in ms; -1 if there is none, or it cannot be read.
+ * libcurl reads both forms, but returns 0 for what it cannot read.
  */
 static int64
 retry_after(ClerkHttpTransfer *transfer)
@@ -293,8 +300,9 @@ retry_after(ClerkHttpTransfer *transfer)
 
 /*
  * Why there is no answer, as a sentence without its full stop: in libcurl's
- * words, unless a callback of ours was the reason.  What fills its buffer was
- * cut, and could end in a part of a secret that is not found any more.
+ * words, unless a callback of ours was the reason.  A text that fills libcurl's
+ * buffer was cut off; it could end in a part of a secret, which would not be
+ * found and removed any more.
  */
 static char *
 fault_text(const ClerkHttpTransfer *transfer)
@@ -316,8 +324,8 @@ fault_text(const ClerkHttpTransfer *transfer)
 }
 
 /*
- * Was it a lack of something in this process or on this machine that stopped
- * the transfer before it began?
+ * Did this process or this machine lack something, so that nothing was sent?
+ * Returns what, as a sentence, or NULL.
  */
 static const char *
 shortage_of(const ClerkHttpTransfer *transfer)
@@ -343,9 +351,12 @@ clerk_transfer_report(ClerkHttpTransfer *transfer)
 	ClerkHttpRequest *request = transfer->request;
 	MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(request));
 	long		status = 0;
+	curl_off_t	elapsed = 0;
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(transfer->easy, CURLINFO_TOTAL_TIME_T, &elapsed);
 	request->status = (int) status;
+	request->elapsed = elapsed;
 	request->answer = transfer->answer;
 	request->answer_len = transfer->answer_len;
 	request->retry_after = retry_after(transfer);

@@ -38,35 +38,44 @@
 typedef struct Due
 {
 	int64		id;
-	int64		due;			/* the one that is due: itself, or one behind it */
+	int64		due;			/* the one that is due: itself, or one behind
+								 * it ... */
+	bool		may_wait;		/* ... which may be put out of the way: it is
+								 * not of a higher priority */
 	ClerkState	state;
 	ClerkStep	step;
 	ClerkOutboxOperation operation;
 	char	   *lane;			/* NULL: none */
-	char	   *key;
-	char	   *connection_id;
+	char	   *connection_id;	/* its own, or what is tracked under its key */
 	int			claimer;		/* 0: none */
 	bool		ready;			/* its own time has come, too */
 	int			size;			/* of its document, as stored */
-	bool		elsewhere;		/* it may have been sent from there */
+	bool		from_other;		/* another database or timeline may have sent
+								 * it */
 	bool		followed;		/* an upsert, with another request behind it */
 	bool		overtakes;		/* something before it has failed */
-	bool		allowed;		/* not left out for a while, and of a role that is delivered for */
+	bool		allowed;		/* not left out for a while, and of a role
+								 * that is delivered for */
 } Due;
+
+/* Ids, or ids and lanes, as a statement is given them. */
+extern const ClerkColumn clerk_due_ids[];
+extern const ClerkColumn clerk_due_lanes[];
 
 /* What a claim does at one server, in a subtransaction. */
 typedef struct Claim
 {
-	const char *name;
 	Server	   *server;
 	const ClerkSettings *limits;
 	TimestampTz moment;
-	int			wanted;
-	bool		alone;			/* only one request: another one is not to be claimed */
-	bool		only_look;		/* find out what is locked */
-	int64		first;			/* the first that was to be claimed */
-	int			taken;
-	bool		moved;			/* others were merged, or put out of the way */
+	int			free;			/* places: more could be sent, by the sockets
+								 * ... */
+	int			wanted;			/* ... and by the pace, too */
+	List	   *deliveries;		/* of what was claimed */
+	int			sent;			/* of what was claimed: to be sent ... */
+	int			taken;			/* ... and in all */
+	bool		look_again;		/* others were merged, left out or put out of
+								 * the way */
 } Claim;
 
 /* due.c */
@@ -82,7 +91,7 @@ extern bool clerk_due_is_doubt(const Due *due);
  * *lanes: of each lane in which something that is due stands behind another,
  * the first that does, if they are so many that they are to be put behind.
  */
-extern List *clerk_due_choose(Loop *loop, Claim *claim, List *rows, List **lanes);
+extern List *clerk_due_choose(Loop *loop, const Claim *claim, List *rows, List **lanes);
 extern void clerk_due_put_behind(Claim *claim, List *lanes);
 
 /* Leave a request out for a while. */
@@ -91,14 +100,9 @@ extern void clerk_due_set_aside(Loop *loop, int64 id);
 /* When is the next one of the server due?  To loop->next_claim. */
 extern void clerk_due_note_next(Loop *loop, const Claim *claim);
 
-/* How many more may be sent to the server now; and when its pace is to let another one through. */
+/* How many more may be sent to the server now, by the sockets; and when its pace is to let another one through. */
 extern int	clerk_due_places(const Loop *loop, const Server *server, const ClerkSettings *limits);
 extern void clerk_due_wait_for_pace(Loop *loop, const ClerkSettings *limits);
-
-/* Texts (NULL: null) and ids, as arrays; a column of a row, 0 for null. */
-extern Datum clerk_texts_datum(const char *const *texts, int count);
-extern Datum clerk_ids_datum(const int64 *ids, int count);
-extern Datum clerk_row_value(uint64 row, int column);
 
 /* supersede.c: the id of one that is not to be claimed after all becomes 0 */
 extern void clerk_merge_upserts(Claim *claim, List *chosen);

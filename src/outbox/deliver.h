@@ -17,6 +17,7 @@ typedef struct ClerkDeliverer
 	void		(*commit) (void);
 	bool		(*leave) (void);	/* between transactions: is it time to stop? */
 	bool		(*called) (void);	/* did something happen since the last begin? */
+	int64		(*tend) (void);	/* between transactions: do what else is to be done, and say when (ms) more is */
 	void		(*idle) (int64 next);	/* before it waits or stops: when (ms) is something to be done if
 										 * nothing happens before?  0: now; PG_INT64_MAX: never */
 } ClerkDeliverer;

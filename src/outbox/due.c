@@ -17,14 +17,11 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/locks.h"
-#include "base/wake.h"
 #include "catalog/pg_type.h"
 #include "clerk/origin.h"
 #include "clerk/pace.h"
-#include "executor/spi.h"
 #include "outbox/claims.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -46,12 +43,12 @@
 #define RESERVED_SOCKETS 16
 
 /*
- * May the caller, role $5, act for the role that enqueued a request?  In the
- * database that it was enqueued in, roles are known by their oids; elsewhere, by
- * their names.
+ * May the caller, role $5, act for the role that enqueued a request?  0 may for
+ * all.  In the database that it was enqueued in, roles are known by their oids;
+ * in any other, by their names.
  */
 #define IS_OF_CALLER(request) \
-	"CASE WHEN $5::oid IS NULL THEN true" \
+	"CASE WHEN $5 = 0::oid THEN true" \
 	" WHEN " request ".origin = enterprise_connection_origin() THEN EXISTS (SELECT FROM pg_roles r" \
 	" WHERE r.oid = " request ".role_oid AND pg_has_role($5, r.oid, 'USAGE'))" \
 	" ELSE EXISTS (SELECT FROM pg_roles r WHERE r.rolname = " request ".role AND pg_has_role($5, r.oid, 'USAGE')) END"
@@ -61,10 +58,13 @@
  * order of state and id, or by state = 'failed' alone: of all indexes, only that
  * of the lanes can answer, however short the outbox was when the plan was made.
  *
- * Of each that is due, the first of its lane.  The rows come in the order of the priorities. */
+ * Of each that is due, the first of its lane.  The rows come in the order of the
+ * priorities.
+ */
 #define DUE(order) \
 	PRIORITIES \
-	"SELECT h.id, h.state, h.step, h.operation, h.lane, h.key, h.connection_id, h.claimer, d.id," \
+	"SELECT h.id, d.id, d.priority >= h.priority, h.state, h.step, h.operation, h.lane, coalesce(h.connection_id," \
+	" (SELECT k.id FROM %1$s.enterprise_connections k WHERE k.server = $1 AND k.key = h.key)), h.claimer," \
 	" h.next_attempt_at <= $2 OR h.next_attempt_at = 'infinity', pg_column_size(h.params)," \
 	" (h.origin, h.server_oid, h.timeline) IS DISTINCT FROM ($7, $8, $9)," \
 	" h.operation = 'upsert' AND h.state = 'queued' AND (SELECT n.id FROM " REQUESTS " n WHERE n.server = $1" \
@@ -79,18 +79,34 @@
 	" CROSS JOIN LATERAL (SELECT d.* WHERE d.lane IS NULL UNION ALL (SELECT x.* FROM " REQUESTS " x" \
 	" WHERE x.server = $1 AND x.lane = d.lane AND x.state <= 'queued' ORDER BY x.state, x.id LIMIT 1)) h LIMIT $3"
 
-static ClerkStatement due_statements[] = {
-	{
-		.text = DUE(""),
-		.nargs = 9,
-		.args = {NAMEOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID, OIDOID, BOOLOID, INT8OID, OIDOID, INT4OID},
-	},
-	{
-		.text = DUE("DESC"),
-		.nargs = 9,
-		.args = {NAMEOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID, OIDOID, BOOLOID, INT8OID, OIDOID, INT4OID},
-	},
+static const ClerkColumn due_columns[] = {
+	CLERK_MEMBER("id", CLERK_INT8, Due, id),
+	CLERK_MEMBER("due", CLERK_INT8, Due, due),
+	CLERK_MEMBER("may_wait", CLERK_BOOL, Due, may_wait),
+	CLERK_MEMBER_WORDS("state", clerk_state_words, Due, state),
+	CLERK_MEMBER_WORDS("step", clerk_step_words, Due, step),
+	CLERK_MEMBER_WORDS("operation", clerk_operation_words, Due, operation),
+	CLERK_MEMBER("lane", CLERK_TEXT, Due, lane),
+	CLERK_MEMBER("connection_id", CLERK_TEXT, Due, connection_id),
+	CLERK_MEMBER("claimer", CLERK_INT4, Due, claimer),
+	CLERK_MEMBER("ready", CLERK_BOOL, Due, ready),
+	CLERK_MEMBER("size", CLERK_INT4, Due, size),
+	CLERK_MEMBER("from_other", CLERK_BOOL, Due, from_other),
+	CLERK_MEMBER("followed", CLERK_BOOL, Due, followed),
+	CLERK_MEMBER("overtakes", CLERK_BOOL, Due, overtakes),
+	CLERK_MEMBER("allowed", CLERK_BOOL, Due, allowed),
+	CLERK_MEMBERS_END
 };
+
+#define DUE_STATEMENT(order) { \
+	.text = DUE(order), \
+	.nargs = 9, \
+	.args = {NAMEOID, TIMESTAMPTZOID, INT4OID, INT8ARRAYOID, OIDOID, BOOLOID, INT8OID, OIDOID, INT4OID}, \
+	.returns = due_columns, \
+}
+
+/* From the oldest, and from the newest on. */
+static ClerkStatement due_statements[] = {DUE_STATEMENT(""), DUE_STATEMENT("DESC")};
 
 static ClerkStatement next_due_statement = {
 	.text = PRIORITIES "SELECT min(n.at) FROM priorities p CROSS JOIN LATERAL (SELECT q.next_attempt_at AS at FROM " REQUESTS " q"
@@ -100,64 +116,43 @@ static ClerkStatement next_due_statement = {
 	.args = {NAMEOID, TIMESTAMPTZOID},
 };
 
+static const ClerkColumn server_columns[] = {
+	{"server", CLERK_TEXT, 0, NULL},
+	CLERK_MEMBERS_END
+};
+
 static ClerkStatement servers_statement = {
 	.text = "WITH RECURSIVE s (server) AS ("
 	" (SELECT q.server FROM " REQUESTS " q WHERE q.finished_at IS NULL ORDER BY q.server LIMIT 1)"
 	" UNION ALL SELECT (SELECT q.server FROM " REQUESTS " q WHERE q.finished_at IS NULL AND q.server > s.server"
 	" ORDER BY q.server LIMIT 1) FROM s WHERE s.server IS NOT NULL)"
 	" SELECT server FROM s WHERE server IS NOT NULL",
+	.returns = server_columns,
 };
 
-/* What is due but not the first of its lane, from the first one that was seen on. */
+static const ClerkColumn behind_columns[] = {
+	CLERK_MEMBER("id", CLERK_INT8, Due, due),
+	CLERK_MEMBER("lane", CLERK_TEXT, Due, lane),
+	CLERK_MEMBERS_END
+};
+
+/*
+ * What is due but not the first of its lane, from the first one that was seen
+ * on; but not what is of a higher priority than the first: that stands for its
+ * lane.
+ */
 static ClerkStatement put_behind_statement = {
 	.text = "UPDATE " REQUESTS " q SET next_attempt_at = 'infinity' WHERE q.id = ANY (ARRAY("
-	"SELECT l.id FROM " REQUESTS " l WHERE l.state = 'queued' AND l.next_attempt_at <= $4 AND l.id = ANY (ARRAY("
-	"SELECT x.id FROM unnest($2, $3) AS o (id, lane) CROSS JOIN LATERAL (SELECT b.id FROM " REQUESTS " b WHERE b.server = $1"
+	"SELECT l.id FROM " REQUESTS " l WHERE l.state = 'queued' AND l.next_attempt_at <= $2 AND l.id = ANY (ARRAY("
+	"SELECT x.id FROM <rows> CROSS JOIN LATERAL (SELECT b.id FROM " REQUESTS " b WHERE b.server = $1"
 	" AND b.lane = o.lane AND b.state <= 'queued' AND (b.state, b.id) >= ('queued', o.id)"
-	" ORDER BY b.state, b.id LIMIT $5) x)) FOR UPDATE SKIP LOCKED))",
-	.nargs = 5,
-	.args = {NAMEOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT4OID},
+	" ORDER BY b.state, b.id LIMIT $3) x)) AND l.priority >= (SELECT f.priority FROM " REQUESTS " f"
+	" WHERE f.server = l.server AND f.lane = l.lane AND f.state <= 'queued' ORDER BY f.state, f.id LIMIT 1)"
+	" FOR UPDATE OF l SKIP LOCKED))",
+	.nargs = 3,
+	.args = {NAMEOID, TIMESTAMPTZOID, INT4OID},
+	.given = behind_columns,
 };
-
-/*-------------------------------------------------------------------------
- * Datums
- *-------------------------------------------------------------------------
- */
-
-Datum
-clerk_texts_datum(const char *const *texts, int count)
-{
-	Datum	   *datums = palloc0(sizeof(Datum) * (count + 1));
-	bool	   *nulls = palloc0(sizeof(bool) * (count + 1));
-	int			lower = 1;
-
-	for (int i = 0; i < count; i++)
-	{
-		nulls[i] = texts[i] == NULL;
-		if (!nulls[i])
-			datums[i] = CStringGetTextDatum(texts[i]);
-	}
-	return PointerGetDatum(construct_md_array(datums, nulls, 1, &count, &lower, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-Datum
-clerk_ids_datum(const int64 *ids, int count)
-{
-	Datum	   *datums = palloc(sizeof(Datum) * (count + 1));
-
-	for (int i = 0; i < count; i++)
-		datums[i] = Int64GetDatum(ids[i]);
-	return PointerGetDatum(construct_array(datums, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
-Datum
-clerk_row_value(uint64 n, int column)
-{
-	bool		isnull;
-	Datum		datum = clerk_row_datum(n, column, &isnull);
-
-	return isnull ? (Datum) 0 : datum;
-}
 
 /*-------------------------------------------------------------------------
  * Requests that are left out for a while
@@ -172,8 +167,10 @@ clerk_due_set_aside(Loop *loop, int64 id)
 	ListCell   *lc;
 
 	foreach(lc, loop->aside)
+	{
 		if (((Aside *) lfirst(lc))->id == id)
 			aside = lfirst(lc);
+	}
 	if (aside == NULL)
 	{
 		aside = palloc0(sizeof(*aside));
@@ -191,7 +188,7 @@ clerk_due_set_aside(Loop *loop, int64 id)
 static Datum
 asides(Loop *loop)
 {
-	int64	   *ids = palloc(sizeof(int64) * (list_length(loop->aside) + 1));
+	Datum	   *ids = palloc(sizeof(Datum) * (list_length(loop->aside) + 1));
 	int64		now = clerk_now_ms();
 	int			count = 0;
 	ListCell   *lc;
@@ -202,7 +199,7 @@ asides(Loop *loop)
 
 		if (aside->not_before > now)
 		{
-			ids[count++] = aside->id;
+			ids[count++] = Int64GetDatum(aside->id);
 			loop->next_claim = Min(loop->next_claim, aside->not_before);
 		}
 		else if (aside->not_before + 2 * CLERK_ASIDE_LAST < now)
@@ -211,7 +208,7 @@ asides(Loop *loop)
 			pfree(aside);
 		}
 	}
-	return clerk_ids_datum(ids, count);
+	return PointerGetDatum(construct_array(ids, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 /*-------------------------------------------------------------------------
@@ -242,7 +239,7 @@ count_unsent(const Loop *loop, int64 *bytes)
 }
 
 /*
- * How many more may be sent to the server now?
+ * How many more may be sent to the server now, by the sockets?
  *
  * The sockets of this process are shared out: a server has at most twice as
  * many as there are left for the others.  So one that hangs leaves a third of
@@ -253,14 +250,15 @@ int
 clerk_due_places(const Loop *loop, const Server *server, const ClerkSettings *limits)
 {
 	int64		bytes;
+	int			sending = clerk_outbox_sending(loop, server);
 	int			room = clerk_http_room() - count_unsent(loop, &bytes);
-	int			free = limits->max_concurrency - server->sending;
-	int			share = (2 * (room - RESERVED_SOCKETS) - server->sending) / 3;
+	int			free = limits->max_concurrency - sending;
+	int			share = (2 * (room - RESERVED_SOCKETS) - sending) / 3;
 
-	free = Min(free, Max(share, room > 0 && server->sending == 0));
+	free = Min(free, Max(share, room > 0 && sending == 0));
 	if (server->paused || bytes >= MAX_DOCUMENTS)
-		free = Min(free, server->sending == 0);
-	return Min(free, clerk_pace_allows(limits));
+		free = Min(free, sending == 0);
+	return free;
 }
 
 /*
@@ -284,48 +282,17 @@ clerk_due_wait_for_pace(Loop *loop, const ClerkSettings *limits)
  *-------------------------------------------------------------------------
  */
 
-static Due *
-read_due(uint64 n)
-{
-	Due		   *due = palloc0(sizeof(*due));
-
-	due->id = DatumGetInt64(clerk_row_value(n, 1));
-	due->state = clerk_state_of(clerk_row_text(n, 2));
-	due->step = clerk_step_of(clerk_row_text(n, 3));
-	due->operation = clerk_operation_of(clerk_row_text(n, 4));
-	due->lane = clerk_row_text(n, 5);
-	due->key = clerk_row_text(n, 6);
-	due->connection_id = clerk_row_text(n, 7);
-	due->claimer = DatumGetInt32(clerk_row_value(n, 8));
-	due->due = DatumGetInt64(clerk_row_value(n, 9));
-	due->ready = DatumGetBool(clerk_row_value(n, 10));
-	due->size = DatumGetInt32(clerk_row_value(n, 11));
-	due->elsewhere = DatumGetBool(clerk_row_value(n, 12));
-	due->followed = DatumGetBool(clerk_row_value(n, 13));
-	due->overtakes = DatumGetBool(clerk_row_value(n, 14));
-	due->allowed = DatumGetBool(clerk_row_value(n, 15));
-	return due;
-}
-
 List *
 clerk_due_rows(Loop *loop, const Claim *claim, int limit)
 {
 	Server	   *server = claim->server;
-	Oid			role = loop->deliverer->role;
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, claim->name), TimestampTzGetDatum(claim->moment), Int32GetDatum(limit),
-		asides(loop), ObjectIdGetDatum(role), BoolGetDatum(!server->looking_up), Int64GetDatum(clerk_origin_fingerprint()),
-		ObjectIdGetDatum(server->oid), Int32GetDatum((int32) clerk_timeline())
+	Datum		values[] = {clerk_name_datum(&name, server->name), TimestampTzGetDatum(claim->moment), Int32GetDatum(limit),
+		asides(loop), ObjectIdGetDatum(loop->deliverer->role), BoolGetDatum(server->look_up == NULL),
+		Int64GetDatum(clerk_origin_fingerprint()), ObjectIdGetDatum(server->oid), Int32GetDatum((int32) clerk_timeline())
 	};
-	MemoryContext caller = CurrentMemoryContext;
-	List	   *rows = NIL;
+	List	   *rows = clerk_select(&due_statements[server->from_newest], values, NIL, sizeof(Due));
 
-	SPI_connect();
-	clerk_run(&due_statements[server->from_newest], values, OidIsValid(role) ? NULL : "    n    ", false);
-	MemoryContextSwitchTo(caller);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		rows = lappend(rows, read_due(i));
-	SPI_finish();
 	server->backlog = list_length(rows) == limit;
 	return rows;
 }
@@ -346,7 +313,7 @@ is_free(const Loop *loop, const Server *server, const Due *due)
 {
 	if (!due->ready || !due->allowed || due->claimer == loop->claimer)
 		return false;
-	if (clerk_due_is_doubt(due) && server->looking_up)
+	if (clerk_due_is_doubt(due) && server->look_up != NULL)
 		return false;
 	return due->claimer == 0 || clerk_claimer_is_gone(due->claimer);
 }
@@ -357,8 +324,10 @@ has_id(const List *rows, int64 id)
 	ListCell   *lc;
 
 	foreach(lc, rows)
+	{
 		if (((Due *) lfirst(lc))->id == id)
 			return true;
+	}
 	return false;
 }
 
@@ -368,10 +337,10 @@ has_id(const List *rows, int64 id)
  * the first that does.
  */
 List *
-clerk_due_choose(Loop *loop, Claim *claim, List *rows, List **lanes)
+clerk_due_choose(Loop *loop, const Claim *claim, List *rows, List **lanes)
 {
 	List	   *chosen = NIL;
-	int			places_left = claim->alone ? 1 : claim->wanted;
+	int			places_left = claim->wanted;
 	int64		documents = 0;
 	int			behind = 0;
 	ListCell   *lc;
@@ -382,22 +351,20 @@ clerk_due_choose(Loop *loop, Claim *claim, List *rows, List **lanes)
 	{
 		Due		   *due = lfirst(lc);
 
-		if (due->due != due->id)
+		claim->server->waits |= due->due != due->id;
+		if (due->due != due->id && due->may_wait)
 		{
 			behind++;
-			claim->server->waits = true;
 			if (*lanes == NIL || strcmp(((Due *) llast(*lanes))->lane, due->lane) != 0)
 				*lanes = lappend(*lanes, due);
 		}
-		if (behind > 0 && has_id(chosen, due->id))
+		if (claim->server->waits && has_id(chosen, due->id))
 			continue;
 		if (!is_free(loop, claim->server, due))
 		{
 			claim->server->waits = true;
 			continue;
 		}
-		if (claim->alone && chosen != NIL)
-			continue;
 		documents += (int64) due->size * COMPRESSION;
 		if (!clerk_due_is_doubt(due) && (places_left <= 0 || (chosen != NIL && documents > MAX_DOCUMENTS)))
 		{
@@ -409,35 +376,17 @@ clerk_due_choose(Loop *loop, Claim *claim, List *rows, List **lanes)
 	}
 	if (behind < MANY_BEHIND)
 		*lanes = NIL;
-	if (chosen != NIL)
-		claim->first = ((Due *) linitial(chosen))->id;
 	return chosen;
 }
 
 void
 clerk_due_put_behind(Claim *claim, List *lanes)
 {
-	int64	   *ids = palloc(sizeof(int64) * list_length(lanes));
-	const char **names = palloc(sizeof(char *) * list_length(lanes));
 	NameData	name;
-	Datum		values[5];
-	int			count = 0;
-	ListCell   *lc;
+	Datum		values[] = {clerk_name_datum(&name, claim->server->name), TimestampTzGetDatum(claim->moment),
+	Int32GetDatum(Max(PUT_BEHIND / list_length(lanes), 10))};
 
-	foreach(lc, lanes)
-	{
-		ids[count] = ((Due *) lfirst(lc))->due;
-		names[count++] = ((Due *) lfirst(lc))->lane;
-	}
-	values[0] = clerk_name_datum(&name, claim->name);
-	values[1] = clerk_ids_datum(ids, count);
-	values[2] = clerk_texts_datum(names, count);
-	values[3] = TimestampTzGetDatum(claim->moment);
-	values[4] = Int32GetDatum(Max(PUT_BEHIND / count, 10));
-	SPI_connect();
-	clerk_run(&put_behind_statement, values, NULL, false);
-	claim->moved |= SPI_processed > 0;
-	SPI_finish();
+	claim->look_again |= clerk_execute(&put_behind_statement, values, lanes) > 0;
 }
 
 /*
@@ -447,30 +396,21 @@ void
 clerk_due_note_next(Loop *loop, const Claim *claim)
 {
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, claim->name), TimestampTzGetDatum(claim->moment)};
-	Datum		datum;
+	Datum		values[] = {clerk_name_datum(&name, claim->server->name), TimestampTzGetDatum(claim->moment)};
+	Datum		next = clerk_select_datum(&next_due_statement, values);
 
-	SPI_connect();
-	clerk_run(&next_due_statement, values, NULL, false);
-	datum = clerk_row_value(0, 1);
-	if (datum)
+	if (next != (Datum) 0)
 		loop->next_claim = Min(loop->next_claim, clerk_now_ms() +
-							   (DatumGetTimestampTz(datum) - GetCurrentTimestamp()) / 1000 + 1);
-	SPI_finish();
+							   (DatumGetTimestampTz(next) - GetCurrentTimestamp()) / 1000 + 1);
 }
 
 List *
 clerk_outbox_server_names(void)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	List	   *names = NIL;
+	ListCell   *lc;
 
-	SPI_connect();
-	clerk_run(&servers_statement, NULL, NULL, false);
-	MemoryContextSwitchTo(caller);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		names = lappend(names, clerk_row_text(i, 1));
-	SPI_finish();
+	foreach(lc, clerk_select(&servers_statement, NULL, NIL, sizeof(char *)))
+		names = lappend(names, *(char **) lfirst(lc));
 	return names;
 }
-

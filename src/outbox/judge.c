@@ -9,15 +9,13 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/locks.h"
 #include "calls/upsert.h"
 #include "catalog/pg_type.h"
 #include "clerk/pace.h"
 #include "clerk/settings.h"
-#include "executor/spi.h"
 #include "outbox/claims.h"
-#include "tables/search.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -36,32 +34,6 @@
  */
 #define LARGE_ANSWER (256 * 1024)
 
-/*
- * Who has what Clerk refuses, and may it come free?  It may if something
- * unfinished is in the lane of the connection that has it.  If none is tracked:
- * if it was freed since this request was sent, or if a request that was sent
- * may have got it.  Of what is unfinished only the first are looked at.
- */
-static ClerkStatement holder_statement = {
-	.text = "WITH holder AS MATERIALIZED ("
-	"SELECT k.id, k.key FROM ((SELECT k.* FROM %1$s.enterprise_connections k WHERE NOT $3 AND k.domains && $4"
-	" AND cardinality(k.domains) <= 5000 LIMIT 1000)"
-	" UNION ALL (SELECT k.* FROM %1$s.enterprise_connections k WHERE $3 AND k.organization_id = $5 LIMIT 1000)) k"
-	" WHERE k.server = $1 AND k.id <> $6)"
-	" SELECT h.id, h.key, CASE WHEN h.id IS NOT NULL THEN EXISTS ("
-	"SELECT FROM %1$s.enterprise_connection_requests q WHERE q.server = $1 AND q.state <= 'queued' AND q.id <> $2"
-	" AND q.lane IN (concat('key ', h.key), concat('id ', h.id)))"
-	" ELSE EXISTS (SELECT FROM %1$s.enterprise_connection_requests q WHERE q.finished_at >= $7 AND NOT q.scrubbed AND q.server = $1"
-	" AND q.operation <> 'create' AND q.id <> $2)"
-	" OR EXISTS (SELECT FROM (SELECT * FROM %1$s.enterprise_connection_requests q WHERE q.server = $1"
-	" AND q.finished_at IS NULL LIMIT 10000) q WHERE q.attempts > 0 AND q.id <> $2"
-	" AND CASE WHEN $3 THEN q.params->>'organization_id' = $5"
-	" ELSE lower((q.params->'domains')::text COLLATE \"C\")::jsonb ?| $4 END) END AS may_come_free"
-	" FROM (SELECT 1) one LEFT JOIN holder h ON true ORDER BY 3 DESC LIMIT 1",
-	.nargs = 7,
-	.args = {NAMEOID, INT8OID, BOOLOID, TEXTARRAYOID, TEXTOID, TEXTOID, TIMESTAMPTZOID},
-};
-
 typedef struct Holder
 {
 	char	   *id;				/* NULL: not known */
@@ -69,12 +41,58 @@ typedef struct Holder
 	bool		may_come_free;
 } Holder;
 
+static const ClerkColumn holder_columns[] = {
+	CLERK_MEMBER("id", CLERK_TEXT, Holder, id),
+	CLERK_MEMBER("key", CLERK_TEXT, Holder, key),
+	CLERK_MEMBER("may_come_free", CLERK_BOOL, Holder, may_come_free),
+	CLERK_MEMBERS_END
+};
+
+/*
+ * Who has what Clerk refuses, and may it come free?  It may if something
+ * unfinished is in the lane of the connection that has it.  If none is tracked:
+ * if it was freed since this request was sent, or if a request that was sent
+ * may have got it.  Of what is unfinished only the first are looked at.
+ */
+static ClerkStatement holder_statement = {
+	.text = "WITH wanted AS MATERIALIZED (SELECT $4->>'organization_id' AS organization_id, ARRAY(SELECT lower(d COLLATE \"C\")"
+	" FROM jsonb_array_elements_text(CASE jsonb_typeof($4->'domains') WHEN 'array' THEN $4->'domains' ELSE '[]' END) d) AS domains),"
+	" holder AS MATERIALIZED ("
+	"SELECT k.id, k.key FROM ((SELECT k.* FROM %1$s.enterprise_connections k WHERE NOT $3"
+	" AND k.domains && (SELECT w.domains FROM wanted w) AND cardinality(k.domains) <= 5000 LIMIT 1000)"
+	" UNION ALL (SELECT k.* FROM %1$s.enterprise_connections k WHERE $3"
+	" AND k.organization_id = (SELECT w.organization_id FROM wanted w) LIMIT 1000)) k"
+	" WHERE k.server = $1 AND k.id <> $5)"
+	" SELECT h.id, h.key, CASE WHEN h.id IS NOT NULL THEN EXISTS ("
+	"SELECT FROM %1$s.enterprise_connection_requests q WHERE q.server = $1 AND q.state <= 'queued' AND q.id <> $2"
+	" AND q.lane IN (concat('key ', h.key), concat('id ', h.id)))"
+	" ELSE EXISTS (SELECT FROM %1$s.enterprise_connection_requests q WHERE q.finished_at >= $6 AND NOT q.scrubbed AND q.server = $1"
+	" AND q.operation <> 'create' AND q.id <> $2)"
+	" OR EXISTS (SELECT FROM (SELECT * FROM %1$s.enterprise_connection_requests q WHERE q.server = $1"
+	" AND q.finished_at IS NULL LIMIT 10000) q WHERE q.attempts > 0 AND q.id <> $2"
+	" AND CASE WHEN $3 THEN q.params->>'organization_id' = (SELECT w.organization_id FROM wanted w)"
+	" ELSE lower((q.params->'domains')::text COLLATE \"C\")::jsonb ?| (SELECT w.domains FROM wanted w) END) END AS may_come_free"
+	" FROM (SELECT 1) one LEFT JOIN holder h ON true ORDER BY 3 DESC LIMIT 1",
+	.nargs = 6,
+	.args = {NAMEOID, INT8OID, BOOLOID, JSONBOID, TEXTOID, TIMESTAMPTZOID},
+	.returns = holder_columns,
+};
+
+/*
+ * Doubled with each attempt, with jitter.
+ */
+static int64
+backoff(int64 first, int64 last, int attempts)
+{
+	int64		pause = Min(first << Min(attempts - 1, 12), last);
+
+	return pause / 2 + (int64) (clerk_random() * (double) pause / 2);
+}
+
 int64
 clerk_outbox_backoff(int attempts)
 {
-	int64		pause = Min((int64) CLERK_BACKOFF_FIRST << Min(attempts - 1, 12), CLERK_BACKOFF_LAST);
-
-	return pause / 2 + (int64) (clerk_random() * (double) pause / 2);
+	return backoff(CLERK_BACKOFF_FIRST, CLERK_BACKOFF_LAST, attempts);
 }
 
 /*
@@ -83,10 +101,31 @@ clerk_outbox_backoff(int attempts)
 void
 clerk_outbox_set(Delivery *delivery, ClerkState state, int64 delay)
 {
-	clerk_check_transition(delivery->row->state, state);
+	clerk_check_transition(delivery->row.state, state);
 	delivery->outcome.state = state;
 	delivery->outcome.delay = delay;
 	delivery->state = DELIVERY_JUDGED;
+}
+
+/*
+ * There is no connection, so nothing to delete or to set: delivered, with a
+ * remark.
+ */
+void
+clerk_outbox_nothing_to_do(Delivery *delivery)
+{
+	const ClerkRequestRow *row = &delivery->row;
+	ClerkReport remark = {
+		.sqlerrcode = ERRCODE_NO_DATA,
+		.message = row->connection_id ? psprintf("enterprise connection \"%s\" does not exist any more: there was nothing to do",
+												 clerk_report_id(row->connection_id)) :
+		row->key ? psprintf("no enterprise connection has the key \"%s\": there was nothing to do", row->key) :
+		"there is no such enterprise connection: there was nothing to do",
+		.retry_after = -1,
+	};
+
+	delivery->outcome.error = clerk_report_to_jsonb(&remark);
+	clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
 }
 
 static void
@@ -97,7 +136,7 @@ set_with_error(Delivery *delivery, const ClerkReport *report, ClerkState state, 
 	outcome->error = clerk_report_to_jsonb(report);
 	outcome->http_status = report->status;
 	if (state != CLERK_STATE_FAILED)
-		outcome->doubt_since = delivery->row->doubt_since;
+		outcome->doubt_since = delivery->row.doubt_since;
 	clerk_outbox_set(delivery, state, delay);
 }
 
@@ -107,7 +146,7 @@ set_with_error(Delivery *delivery, const ClerkReport *report, ClerkState state, 
 static void
 try_again(Delivery *delivery, const ClerkReport *report, int64 delay)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	if (row->attempts >= clerk_max_attempts)
 	{
@@ -146,7 +185,7 @@ pause_server(Delivery *delivery, const ClerkReport *report)
 static void
 doubt(Delivery *delivery, const ClerkReport *report)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	set_with_error(delivery, report, CLERK_STATE_IN_DOUBT, -1);
 	delivery->outcome.doubt_since = row->doubt_since ? row->doubt_since : row->started_at;
@@ -157,28 +196,17 @@ doubt(Delivery *delivery, const ClerkReport *report)
  *-------------------------------------------------------------------------
  */
 
-static Holder
+static const Holder *
 find_holder(const Delivery *delivery, bool by_organization)
 {
-	const ClerkRequestRow *row = delivery->row;
-	char	   *organization = clerk_jsonb_string(row->params, "organization_id");
+	const ClerkRequestRow *row = &delivery->row;
 	NameData	name;
 	Datum		values[] = {clerk_name_datum(&name, delivery->server->name), Int64GetDatum(row->id),
-		BoolGetDatum(by_organization), clerk_wanted_domains(row->params), CStringGetTextDatum(organization ? organization : ""),
+		BoolGetDatum(by_organization), JsonbPGetDatum(row->params),
 		CStringGetTextDatum(row->connection_id ? row->connection_id : ""), TimestampTzGetDatum(row->started_at)
 	};
-	MemoryContext caller = CurrentMemoryContext;
-	Holder		holder;
-	bool		isnull;
 
-	SPI_connect();
-	clerk_run(&holder_statement, values, NULL, false);
-	MemoryContextSwitchTo(caller);
-	holder.id = clerk_row_text(0, 1);
-	holder.key = clerk_row_text(0, 2);
-	holder.may_come_free = DatumGetBool(clerk_row_datum(0, 3, &isnull));
-	SPI_finish();
-	return holder;
+	return linitial(clerk_select(&holder_statement, values, NIL, sizeof(Holder)));
 }
 
 /*
@@ -206,20 +234,19 @@ with_holder(const ClerkReport *report, const Holder *holder)
 static void
 judge_duplicate(Delivery *delivery, const ClerkReport *report)
 {
-	const ClerkRequestRow *row = delivery->row;
-	Holder		holder = find_holder(delivery, clerk_is_duplicate_organization(report));
-	int64		pause = Min((int64) DOMAIN_FIRST << Min(row->attempts - 1, 12), DOMAIN_LAST);
-	ClerkReport told = with_holder(report, &holder);
+	const ClerkRequestRow *row = &delivery->row;
+	const Holder *holder = find_holder(delivery, clerk_is_duplicate_organization(report));
+	ClerkReport explained = with_holder(report, holder);
 
-	if (holder.may_come_free && row->attempts < DOMAIN_ATTEMPTS)
-		try_again(delivery, &told, pause / 2 + (int64) (clerk_random() * (double) pause / 2));
+	if (holder->may_come_free && row->attempts < DOMAIN_ATTEMPTS)
+		try_again(delivery, &explained, backoff(DOMAIN_FIRST, DOMAIN_LAST, row->attempts));
 	else if (row->step == CLERK_STEP_CREATE && (row->doubt_since != 0 || row->key != NULL))
 	{
-		set_with_error(delivery, &told, CLERK_STATE_IN_DOUBT, 0);
+		set_with_error(delivery, &explained, CLERK_STATE_IN_DOUBT, 0);
 		delivery->outcome.doubt_since = row->doubt_since ? row->doubt_since : time_t_to_timestamptz(0);
 	}
 	else
-		set_with_error(delivery, &told, CLERK_STATE_FAILED, -1);
+		set_with_error(delivery, &explained, CLERK_STATE_FAILED, -1);
 }
 
 /*-------------------------------------------------------------------------
@@ -244,7 +271,7 @@ clerk_outbox_note_limit(const ClerkSettings *settings, const ClerkReport *report
 static void
 judge_gone(Delivery *delivery, const ClerkReport *report)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	delivery->outcome.untrack = row->connection_id;
 	delivery->outcome.connection_id = "";
@@ -258,17 +285,17 @@ judge_gone(Delivery *delivery, const ClerkReport *report)
 static void
 judge_failure(Delivery *delivery, const ClerkReport *report)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	if (report->retry == CLERK_RETRY_SHORTAGE)
 		try_again_uncounted(delivery, report, clerk_outbox_backoff(1));
 	else if (report->status == 401 && report->of_clerk)
 		pause_server(delivery, report);
-	else if (row->step == CLERK_STEP_DELETE && clerk_report_is_gone(report))
+	else if (!clerk_operations[row->operation].takes_params && clerk_report_is_gone(report))
 	{
 		delivery->outcome.http_status = report->status;
 		delivery->outcome.untrack = row->connection_id;
-		clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
+		clerk_outbox_nothing_to_do(delivery);
 	}
 	else if (row->operation == CLERK_REQUEST_UPSERT && row->step == CLERK_STEP_UPDATE && clerk_report_is_gone(report))
 		judge_gone(delivery, report);
@@ -283,10 +310,34 @@ judge_failure(Delivery *delivery, const ClerkReport *report)
 	clerk_outbox_note_limit(delivery->settings, report);
 }
 
+/*
+ * A step of its own, committed before it is sent: the PATCH that follows.
+ */
+static void
+go_on_with(Delivery *delivery, const ClerkBody *body)
+{
+	delivery->next = body;
+	delivery->outcome.step = CLERK_STEP_COMPLETE;
+	clerk_outbox_set(delivery, CLERK_STATE_SENDING, delivery->settings->timeout);
+	clerk_outbox_prepare_next(delivery);
+}
+
+/*
+ * Is the connection active, by what Clerk has answered?
+ */
+static bool
+is_active(Jsonb *connection)
+{
+	JsonbValue	buf;
+	JsonbValue *value = getKeyJsonValueFromContainer(&connection->root, "active", 6, &buf);
+
+	return value != NULL && value->type == jbvBool && value->val.boolean;
+}
+
 static void
 judge_success(Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	delivery->outcome.http_status = delivery->call.status;
 	if (row->step == CLERK_STEP_DELETE)
@@ -297,13 +348,15 @@ judge_success(Delivery *delivery)
 	}
 	delivery->outcome.track = delivery->call.result;
 	delivery->outcome.connection_id = clerk_jsonb_string(delivery->call.result, "id");
+	if (row->operation == CLERK_REQUEST_REACTIVATE)
+		delivery->outcome.set_reactivate = true;
 	if (row->step == CLERK_STEP_CREATE && delivery->params->patch != NULL)
+		go_on_with(delivery, delivery->params->patch);
+	else if (row->operation == CLERK_REQUEST_DEACTIVATE && row->step == CLERK_STEP_UPDATE && is_active(delivery->call.result))
 	{
-		/* A step of its own: committed before it is sent. */
-		delivery->next = delivery->params->patch;
-		delivery->outcome.step = CLERK_STEP_COMPLETE;
-		clerk_outbox_set(delivery, CLERK_STATE_SENDING, delivery->settings->timeout);
-		clerk_outbox_prepare_next(delivery);
+		/* It was a GET. */
+		delivery->outcome.set_reactivate = delivery->outcome.reactivate = true;
+		go_on_with(delivery, &clerk_body_inactive);
 	}
 	else
 		clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
@@ -390,9 +443,7 @@ judge_delivery(Loop *loop, Delivery *delivery)
 	error = clerk_outbox_try(loop, judge, delivery);
 	if (error != NULL && clerk_outbox_is_transient(error))
 	{
-		memset(&delivery->outcome, 0, sizeof(delivery->outcome));
-		delivery->outcome.delay = -1;
-		delivery->outcome.step = CLERK_STEP_NONE;
+		delivery->outcome = CLERK_NO_OUTCOME;
 		delivery->next = NULL;
 		delivery->state = DELIVERY_ANSWERED;
 		delivery->not_before = clerk_now_ms() + clerk_outbox_pause(delivery->tries++);
@@ -401,7 +452,7 @@ judge_delivery(Loop *loop, Delivery *delivery)
 	{
 		if (error != NULL)
 		{
-			const ClerkRequestRow *row = delivery->row;
+			const ClerkRequestRow *row = &delivery->row;
 
 			clerk_outbox_fail(delivery, error);
 
@@ -447,14 +498,14 @@ void
 clerk_outbox_judge_all(Loop *loop)
 {
 	int64		now = clerk_now_ms();
-	dlist_iter	iter;
+	ListCell   *lc;
 
 	judge_deliveries(loop);
-	dlist_foreach(iter, &loop->look_ups)
+	foreach(lc, loop->servers)
 	{
-		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+		LookUp	   *look_up = ((Server *) lfirst(lc))->look_up;
 
-		if (!look_up->page_came || look_up->not_before > now)
+		if (look_up == NULL || !look_up->page_came || look_up->not_before > now)
 			continue;
 		if (clerk_try_lock(CLERK_LOCK_QUEUE, look_up->server->oid))
 			clerk_outbox_judge_page(loop, look_up);

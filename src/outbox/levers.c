@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(resume_enterprise_connections);
  * caller, role $3, has.  Of roles that are gone, superusers may.
  */
 #define MEANT " q.server" EQUALS "$1 AND q.state OPERATOR(pg_catalog.<=) 'failed'" \
-	" AND ($2 IS NULL OR (q.error OPERATOR(pg_catalog.->>) 'sqlstate')" LIKE "$2" \
+	" AND ($2" EQUALS "'' OR (q.error OPERATOR(pg_catalog.->>) 'sqlstate')" LIKE "$2" \
 	" OR EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(CASE pg_catalog.jsonb_typeof(q.error OPERATOR(pg_catalog.->) 'errors')" \
 	" WHEN 'array' THEN q.error OPERATOR(pg_catalog.->) 'errors' END) e WHERE (e OPERATOR(pg_catalog.->>) 'code')" LIKE "$2))" \
 	" AND coalesce((SELECT pg_catalog.pg_has_role($3, r.oid, 'USAGE') FROM pg_catalog.pg_roles r" \
@@ -55,6 +55,7 @@ PG_FUNCTION_INFO_V1(resume_enterprise_connections);
 
 /* As retry_enterprise_connection_request() does with each. */
 static ClerkStatement retry_statement = {
+	.latest = true,
 	.text = "UPDATE " REQUESTS " q SET state = 'queued', finished_at = NULL, next_attempt_at = pg_catalog.clock_timestamp(),"
 	" attempts = CASE WHEN q.state" EQUALS "'failed' THEN 0 ELSE q.attempts END,"
 	" timeline = CASE WHEN q.state" EQUALS "'failed' AND q.doubt_since IS NOT NULL THEN 0 ELSE q.timeline END"
@@ -63,25 +64,44 @@ static ClerkStatement retry_statement = {
 	.args = {NAMEOID, TEXTOID, OIDOID},
 };
 
+typedef struct Cancelled
+{
+	int64		id;
+	char	   *key;
+	char	   *lane;
+} Cancelled;
+
+static const ClerkColumn cancelled_columns[] = {
+	CLERK_MEMBER("id", CLERK_INT8, Cancelled, id),
+	CLERK_MEMBER("key", CLERK_TEXT, Cancelled, key),
+	CLERK_MEMBER("lane", CLERK_TEXT, Cancelled, lane),
+	CLERK_MEMBERS_END
+};
+
 static ClerkStatement cancel_statement = {
+	.latest = true,
 	.text = "UPDATE " REQUESTS " q SET state = 'cancelled', finished_at = pg_catalog.clock_timestamp(),"
 	" params = pg_catalog.enterprise_connection_without_secrets(q.params)"
-	LOCKED("q.state OPERATOR(pg_catalog.>=) 'queued' AND ($4 IS NULL OR q.key" LIKE "$4)") " RETURNING q.id, q.key, q.lane",
+	LOCKED("q.state OPERATOR(pg_catalog.>=) 'queued' AND ($4" EQUALS "'' OR q.key" LIKE "$4)") " RETURNING <columns>",
+	.returns = cancelled_columns,
 	.nargs = 4,
 	.args = {NAMEOID, TEXTOID, OIDOID, TEXTOID},
 };
 
 /* The first of each lane goes on, if it was put at infinity. */
 static ClerkStatement advance_statement = {
+	.given = cancelled_columns,
+	.latest = true,
 	.text = "UPDATE " REQUESTS " q SET next_attempt_at = pg_catalog.clock_timestamp()"
-	" WHERE q.next_attempt_at" EQUALS "'infinity' AND q.id" EQUALS "ANY (ARRAY(SELECT n.id FROM pg_catalog.unnest($2) l (lane)"
-	" CROSS JOIN LATERAL (SELECT x.id FROM " REQUESTS " x WHERE x.server" EQUALS "$1 AND x.lane" EQUALS "l.lane"
+	" WHERE q.next_attempt_at" EQUALS "'infinity' AND q.id" EQUALS "ANY (ARRAY(SELECT n.id FROM <rows>"
+	" CROSS JOIN LATERAL (SELECT x.id FROM " REQUESTS " x WHERE x.server" EQUALS "$1 AND x.lane" EQUALS "o.lane"
 	" AND x.state OPERATOR(pg_catalog.<=) 'queued' ORDER BY x.state, x.id LIMIT 1) n))",
-	.nargs = 2,
-	.args = {NAMEOID, TEXTARRAYOID},
+	.nargs = 1,
+	.args = {NAMEOID},
 };
 
 static ClerkStatement limited_statement = {
+	.latest = true,
 	.text = "UPDATE " REQUESTS " q SET next_attempt_at = pg_catalog.clock_timestamp() WHERE q.id" EQUALS "ANY (ARRAY(SELECT q.id FROM "
 	REQUESTS " q WHERE q.server" EQUALS "$1 AND q.finished_at IS NULL AND q.http_status" EQUALS "429 AND " WAITS
 	" ORDER BY q.id FOR UPDATE SKIP LOCKED))",
@@ -107,68 +127,47 @@ server_argument(FunctionCallInfo fcinfo, const char *function)
 	return name;
 }
 
+/* A pattern; "" stands for none. */
+static Datum
+pattern_argument(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? CStringGetTextDatum("") : PG_GETARG_DATUM(n);
+}
+
 /*
  * retry_enterprise_connection_requests(server name, error text)
  */
 Datum
 retry_enterprise_connection_requests(PG_FUNCTION_ARGS)
 {
-	const char *server = server_argument(fcinfo, "retry_enterprise_connection_requests()");
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server), PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1), ObjectIdGetDatum(GetUserId())};
-	uint64		count;
+	Datum		values[] = {clerk_name_datum(&name, server_argument(fcinfo, "retry_enterprise_connection_requests()")),
+	pattern_argument(fcinfo, 1), ObjectIdGetDatum(GetUserId())};
+	uint64		count = clerk_execute(&retry_statement, values, NIL);
 
-	SPI_connect();
-	clerk_run(&retry_statement, values, PG_ARGISNULL(1) ? " n " : NULL, true);
-	count = SPI_processed;
-	SPI_finish();
 	clerk_wake_at_commit();
 	PG_RETURN_INT64(count);
 }
 
 /*
- * Who awaits one of them is told, and what stands behind one goes on.
- */
-static void
-let_go_on(Datum server)
-{
-	const char **lanes = palloc(sizeof(char *) * (SPI_processed + 1));
-	int			count = 0;
-	Datum		values[] = {server, (Datum) 0};
-
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		const char *lane = clerk_row_text(i, 3);
-
-		clerk_wake_finished(DatumGetInt64(clerk_row_value(i, 1)), clerk_row_text(i, 2));
-		if (lane != NULL)
-			lanes[count++] = lane;
-	}
-	values[1] = clerk_texts_datum(lanes, count);
-	clerk_run(&advance_statement, values, NULL, true);
-}
-
-/*
- * cancel_enterprise_connection_requests(server name, error text, key text)
+ * cancel_enterprise_connection_requests(server name, error text, key text): who
+ * awaits one of them is told, and what stands behind one goes on.
  */
 Datum
 cancel_enterprise_connection_requests(PG_FUNCTION_ARGS)
 {
-	const char *server = server_argument(fcinfo, "cancel_enterprise_connection_requests()");
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server), PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1),
-	ObjectIdGetDatum(GetUserId()), PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2)};
-	char		nulls[] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', ' ', PG_ARGISNULL(2) ? 'n' : ' ', '\0'};
-	uint64		count;
+	Datum		values[] = {clerk_name_datum(&name, server_argument(fcinfo, "cancel_enterprise_connection_requests()")),
+	pattern_argument(fcinfo, 1), ObjectIdGetDatum(GetUserId()), pattern_argument(fcinfo, 2)};
+	List	   *cancelled = clerk_select(&cancel_statement, values, NIL, sizeof(Cancelled));
+	ListCell   *lc;
 
-	SPI_connect();
-	clerk_run(&cancel_statement, values, nulls, true);
-	count = SPI_processed;
-	if (count > 0)
-		let_go_on(values[0]);
-	SPI_finish();
+	foreach(lc, cancelled)
+		clerk_wake_finished(((Cancelled *) lfirst(lc))->id, ((Cancelled *) lfirst(lc))->key);
+	if (cancelled != NIL)
+		(void) clerk_execute(&advance_statement, values, cancelled);
 	clerk_wake_at_commit();
-	PG_RETURN_INT64(count);
+	PG_RETURN_INT64(list_length(cancelled));
 }
 
 /*
@@ -205,9 +204,7 @@ resume_enterprise_connections(PG_FUNCTION_ARGS)
 	clerk_prevent_write("resume_enterprise_connections()");
 	clerk_lock(CLERK_LOCK_ARMING, oid);
 	renew_settings(oid);
-	SPI_connect();
-	clerk_run(&limited_statement, &value, NULL, true);
-	SPI_finish();
+	(void) clerk_execute(&limited_statement, &value, NIL);
 	clerk_wake_at_commit();
 	PG_RETURN_VOID();
 }

@@ -11,11 +11,9 @@
 #include "postgres.h"
 
 #include "base/clock.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/upsert.h"
 #include "catalog/pg_type.h"
-#include "clerk/pace.h"
-#include "executor/spi.h"
 #include "outbox/outbox.h"
 #include "tables/tracking.h"
 #include "utils/builtins.h"
@@ -43,7 +41,6 @@ static ClerkStatement made_by_other_statement = {
 typedef struct Candidate
 {
 	Jsonb	   *connection;
-	ClerkJson  *json;			/* the same */
 	char	   *id;
 	TimestampTz created_at;
 } Candidate;
@@ -55,7 +52,7 @@ typedef struct Candidate
 static void
 still_in_doubt(Delivery *delivery, Jsonb *error, bool counted, int64 retry_after)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 	int64		delay = counted ? clerk_outbox_backoff(row->attempts) : CLERK_BACKOFF_FIRST;
 
 	delivery->outcome.error = error;
@@ -72,64 +69,53 @@ still_in_doubt(Delivery *delivery, Jsonb *error, bool counted, int64 retry_after
  *-------------------------------------------------------------------------
  */
 
-static void
-prepare_doubt(Loop *loop, void *arg)
-{
-	Delivery   *delivery = arg;
-	const char *fault;
-
-	clerk_outbox_prepare(loop, delivery);
-	delivery->wanted = clerk_json_parse(delivery->params->body->text, delivery->params->body->len, &fault);
-}
-
 /*
  * Whatever is wrong here, what was in doubt still is: a retry looks it up, too.
  */
-static void
-judge_doubt_error(Delivery *delivery, const ErrorData *error)
+void
+clerk_outbox_prepare_doubt(Loop *loop, Delivery *delivery)
 {
+	ErrorData  *error;
+
+	delivery->row.connection_id = NULL;
+	error = clerk_outbox_try(loop, clerk_outbox_prepare, delivery);
+	clerk_call_release(&delivery->call);
+	if (error == NULL)
+		return;
 	clerk_outbox_judge_error(delivery, error);
-	delivery->outcome.doubt_since = delivery->row->doubt_since;
+	delivery->outcome.doubt_since = delivery->row.doubt_since;
 	delivery->outcome.uncounted = true;
 	if (delivery->outcome.state == CLERK_STATE_QUEUED)
 		still_in_doubt(delivery, delivery->outcome.error, false, -1);
 }
 
+/*
+ * Look it up, with the others of its server that are claimed now.
+ */
 void
-clerk_outbox_take_doubts(Loop *loop, Server *server, List *deliveries)
+clerk_outbox_look_up(Loop *loop, Delivery *delivery)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk look-up", ALLOCSET_SMALL_SIZES);
-	LookUp	   *look_up = MemoryContextAllocZero(context, sizeof(*look_up));
-	MemoryContext old = MemoryContextSwitchTo(context);
-	ListCell   *lc;
+	Server	   *server = delivery->server;
 
-	look_up->context = context;
-	look_up->server = server;
-	look_up->oldest = PG_INT64_MAX;
-	foreach(lc, deliveries)
+	if (server->look_up == NULL)
 	{
-		Delivery   *delivery = lfirst(lc);
-		ErrorData  *error;
+		MemoryContext context = AllocSetContextCreate(loop->context, "pg_clerk look-up", ALLOCSET_SMALL_SIZES);
 
-		MemoryContextSetParent(delivery->context, context);
-		delivery->state = DELIVERY_SENT;
-		delivery->row->connection_id = NULL;
-		look_up->oldest = Min(look_up->oldest, delivery->row->doubt_since - CLERK_CLOCK_SKEW);
-		MemoryContextSwitchTo(delivery->context);
-		error = clerk_outbox_try(loop, prepare_doubt, delivery);
-		if (error != NULL)
-			judge_doubt_error(delivery, error);
-		else if (look_up->settings == NULL)
-			look_up->settings = delivery->settings;
-		clerk_call_release(&delivery->call);
-		MemoryContextSwitchTo(context);
-		look_up->deliveries = lappend(look_up->deliveries, delivery);
+		server->look_up = MemoryContextAllocZero(context, sizeof(LookUp));
+		server->look_up->context = context;
+		server->look_up->server = server;
+		server->look_up->settings = delivery->settings;
+		server->look_up->oldest = PG_INT64_MAX;
 	}
-	MemoryContextSwitchTo(old);
-	look_up->answered = look_up->settings == NULL;
-	server->looking_up = true;
-	MemoryContextSetParent(context, loop->context);
-	dlist_push_tail(&loop->look_ups, &look_up->node);
+	server->look_up->oldest = Min(server->look_up->oldest, delivery->row.doubt_since - CLERK_CLOCK_SKEW);
+	clerk_count(delivery->settings->statistics, CLERK_COUNT_LOOKED_UP, 1);
+}
+
+void
+clerk_outbox_end_look_up(LookUp *look_up)
+{
+	look_up->server->look_up = NULL;
+	MemoryContextDelete(look_up->context);
 }
 
 void
@@ -177,38 +163,27 @@ static bool
 made_by_other(const Delivery *delivery, const char *id)
 {
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, delivery->server->name), Int64GetDatum(delivery->row->id),
-	CStringGetTextDatum(id), TimestampTzGetDatum(delivery->row->doubt_since - CLERK_CLOCK_SKEW)};
-	bool		isnull;
-	bool		answer;
+	Datum		values[] = {clerk_name_datum(&name, delivery->server->name), Int64GetDatum(delivery->row.id),
+	CStringGetTextDatum(id), TimestampTzGetDatum(delivery->row.doubt_since - CLERK_CLOCK_SKEW)};
 
-	SPI_connect();
-	clerk_run(&made_by_other_statement, values, NULL, false);
-	answer = DatumGetBool(clerk_row_datum(0, 1, &isnull));
-	SPI_finish();
-	return answer;
+	return DatumGetBool(clerk_select_datum(&made_by_other_statement, values));
 }
 
 /*
- * Has another request in doubt adopted it, whose outcome may not be written yet?
+ * Has another delivery made or adopted it, whose outcome may not be written yet?
  */
 static bool
-is_adopted(Loop *loop, const Server *server, const char *id)
+is_outcome(const Loop *loop, const Server *server, const char *id)
 {
 	dlist_iter	iter;
-	ListCell   *lc;
 
-	dlist_foreach(iter, &loop->look_ups)
+	dlist_foreach(iter, (dlist_head *) &loop->deliveries)
 	{
-		LookUp	   *look_up = dlist_container(LookUp, node, iter.cur);
+		const Delivery *delivery = dlist_container(Delivery, node, iter.cur);
+		const char *other = delivery->outcome.connection_id;
 
-		foreach(lc, look_up->server == server ? look_up->deliveries : NIL)
-		{
-			const char *adopted = ((Delivery *) lfirst(lc))->outcome.connection_id;
-
-			if (adopted != NULL && strcmp(adopted, id) == 0)
-				return true;
-		}
+		if (delivery->server == server && other != NULL && strcmp(other, id) == 0)
+			return true;
 	}
 	return false;
 }
@@ -217,21 +192,25 @@ is_adopted(Loop *loop, const Server *server, const char *id)
  * Is the connection what this request in doubt has made?
  */
 static bool
-made_by(Loop *loop, const LookUp *look_up, const Delivery *delivery, const Candidate *candidate)
+made_by(const Loop *loop, const Delivery *delivery, const Candidate *candidate)
 {
-	const ClerkRequestRow *row = delivery->row;
-	const char *id = candidate->id;
+	const ClerkRequestRow *row = &delivery->row;
 	char	   *key;
 
-	if (delivery->state == DELIVERY_JUDGED ||
-		candidate->created_at < row->doubt_since - CLERK_CLOCK_SKEW ||
-		!clerk_same_connection(delivery->wanted, candidate->json) ||
-		made_by_other(delivery, id))
+	if (candidate->created_at < row->doubt_since - CLERK_CLOCK_SKEW ||
+		!clerk_same_connection(&delivery->params->body->document, candidate->connection) ||
+		made_by_other(delivery, candidate->id) ||
+		is_outcome(loop, delivery->server, candidate->id))
 		return false;
-	if (is_adopted(loop, look_up->server, id))
-		return false;
-	key = clerk_tracked_key(look_up->server->name, id);
+	key = clerk_tracked_key(delivery->server->name, candidate->id);
 	return key == NULL || (row->key != NULL && strcmp(key, row->key) == 0);
+}
+
+/* Does the delivery wait for this look-up? */
+static bool
+is_looked_up(const LookUp *look_up, const Delivery *delivery)
+{
+	return delivery->server == look_up->server && delivery->state == DELIVERY_LOOKED_UP;
 }
 
 /*
@@ -244,10 +223,11 @@ adopt(Delivery *delivery, Jsonb *connection)
 	MemoryContext old = MemoryContextSwitchTo(delivery->context);
 	ClerkOutcome *outcome = &delivery->outcome;
 
+	clerk_count(delivery->settings->statistics, CLERK_COUNT_ADOPTED, 1);
 	outcome->track = clerk_jsonb_copy(connection);
 	outcome->uncounted = true;
 	outcome->connection_id = clerk_jsonb_string(outcome->track, "id");
-	if (delivery->row->operation == CLERK_REQUEST_UPSERT)
+	if (delivery->row.operation == CLERK_REQUEST_UPSERT)
 		outcome->step = CLERK_STEP_UPDATE;
 	else if (delivery->params->patch != NULL)
 		outcome->step = CLERK_STEP_COMPLETE;
@@ -272,21 +252,23 @@ search_page(Loop *loop, LookUp *look_up, const ClerkPage *page)
 	for (int i = 0; i < page->count; i++)
 	{
 		Candidate	candidate = {.connection = page->elements[i]};
-		const char *fault;
-		ListCell   *lc;
+		dlist_iter	iter;
 
 		MemoryContextReset(scratch);
 		if (!JB_ROOT_IS_OBJECT(candidate.connection))
 			continue;
-		candidate.json = clerk_json_from_jsonb(candidate.connection, &fault);
 		candidate.id = clerk_jsonb_string(candidate.connection, "id");
 		candidate.created_at = created_at(candidate.connection);
 		old = candidate.created_at < look_up->oldest;
-		if (candidate.json == NULL || candidate.id == NULL)
+		if (candidate.id == NULL)
 			continue;
-		foreach(lc, look_up->deliveries)
-			if (made_by(loop, look_up, lfirst(lc), &candidate))
-				adopt(lfirst(lc), candidate.connection);
+		dlist_foreach(iter, &loop->deliveries)
+		{
+			Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+			if (is_looked_up(look_up, delivery) && made_by(loop, delivery, &candidate))
+				adopt(delivery, candidate.connection);
+		}
 	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextDelete(scratch);
@@ -304,7 +286,7 @@ search_page(Loop *loop, LookUp *look_up, const ClerkPage *page)
 static void
 not_found(Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 	ClerkOutcome *outcome = &delivery->outcome;
 
 	outcome->http_status = row->http_status;
@@ -329,7 +311,7 @@ not_looked_up(LookUp *look_up, Delivery *delivery, const ClerkReport *report)
 
 	if (refused_key)
 		clerk_outbox_pause_server(delivery->server, report, look_up->settings);
-	delivery->outcome.http_status = delivery->row->http_status;
+	delivery->outcome.http_status = delivery->row.http_status;
 	still_in_doubt(delivery, clerk_report_to_jsonb(report),
 				   !refused_key && ERRCODE_TO_CATEGORY(report->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES,
 				   report->retry_after);
@@ -339,23 +321,27 @@ not_looked_up(LookUp *look_up, Delivery *delivery, const ClerkReport *report)
  * The search is over.  report: why it has failed; NULL if it has not.
  */
 static void
-end_search(LookUp *look_up, const ClerkReport *report)
+end_search(Loop *loop, LookUp *look_up, const ClerkReport *report)
 {
-	ListCell   *lc;
+	dlist_iter	iter;
+	int			count = 0;
 
 	if (report != NULL)
 		clerk_outbox_note_limit(look_up->settings, report);
-	foreach(lc, look_up->deliveries)
+	dlist_foreach(iter, &loop->deliveries)
 	{
-		Delivery   *delivery = lfirst(lc);
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+		MemoryContext old = MemoryContextSwitchTo(delivery->context);
 
-		if (delivery->state == DELIVERY_JUDGED)
-			continue;
-		if (report != NULL)
+		count += is_looked_up(look_up, delivery);
+		if (is_looked_up(look_up, delivery) && report != NULL)
 			not_looked_up(look_up, delivery, report);
-		else
+		else if (is_looked_up(look_up, delivery))
 			not_found(delivery);
+		MemoryContextSwitchTo(old);
 	}
+	if (report != NULL)
+		clerk_outbox_note_look_up_failed(look_up, count, report);
 	look_up->answered = true;
 }
 
@@ -379,7 +365,7 @@ take_page(Loop *loop, void *arg)
 									 look_up->call.page, look_up->sent_at);
 	MemoryContextSwitchTo(look_up->context);
 	if (!more || report != NULL)
-		end_search(look_up, report);
+		end_search(loop, look_up, report);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 }
@@ -401,7 +387,7 @@ clerk_outbox_judge_page(Loop *loop, LookUp *look_up)
 		ClerkReport report = clerk_outbox_report(error);
 
 		clerk_call_release(&look_up->call);
-		end_search(look_up, &report);
+		end_search(loop, look_up, &report);
 	}
 	MemoryContextSwitchTo(loop->context);
 }

@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "clerk/log.h"
 #include "outbox/outbox.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -31,8 +31,23 @@ static ClerkStatement pause_statement = {
 	.args = {NAMEOID, TEXTOID, INT8OID},
 };
 
+typedef struct Pause
+{
+	char	   *server;
+	TimestampTz probed_at;
+	int64		settings;
+} Pause;
+
+static const ClerkColumn pause_columns[] = {
+	CLERK_MEMBER("server", CLERK_TEXT, Pause, server),
+	CLERK_MEMBER("probed_at", CLERK_TIME, Pause, probed_at),
+	CLERK_MEMBER("settings", CLERK_INT8, Pause, settings),
+	CLERK_MEMBERS_END
+};
+
 static ClerkStatement pauses_statement = {
-	.text = "SELECT p.server, p.probed_at, p.settings FROM " PAUSES " p",
+	.text = "SELECT <columns> FROM " PAUSES " q",
+	.returns = pause_columns,
 };
 
 static ClerkStatement may_probe_statement = {
@@ -53,18 +68,6 @@ static ClerkStatement unpause_statement = {
 	.args = {NAMEOID},
 };
 
-static uint64
-run(ClerkStatement *statement, Datum *values)
-{
-	uint64		rows;
-
-	SPI_connect();
-	clerk_run(statement, values, NULL, false);
-	rows = SPI_processed;
-	SPI_finish();
-	return rows;
-}
-
 static void
 note_paused(Server *server, int64 version, int64 not_before)
 {
@@ -84,17 +87,13 @@ clerk_outbox_read_pauses(Loop *loop, void *arg)
 
 	foreach(lc, loop->servers)
 		((Server *) lfirst(lc))->paused = false;
-	SPI_connect();
-	clerk_run(&pauses_statement, NULL, NULL, false);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	foreach(lc, clerk_select(&pauses_statement, NULL, NIL, sizeof(Pause)))
 	{
-		bool		isnull;
-		TimestampTz probed_at = DatumGetTimestampTz(clerk_row_datum(i, 2, &isnull));
+		const Pause *pause = lfirst(lc);
 
-		note_paused(clerk_outbox_server(loop, clerk_row_text(i, 1)), DatumGetInt64(clerk_row_datum(i, 3, &isnull)),
-					clerk_now_ms() + PROBE_INTERVAL - (GetCurrentTimestamp() - probed_at) / 1000);
+		note_paused(clerk_outbox_server(loop, pause->server), pause->settings,
+					clerk_now_ms() + PROBE_INTERVAL - (GetCurrentTimestamp() - pause->probed_at) / 1000);
 	}
-	SPI_finish();
 }
 
 /*
@@ -107,8 +106,10 @@ clerk_outbox_pause_server(Server *server, const ClerkReport *report, const Clerk
 	NameData	name;
 	Datum		values[] = {clerk_name_datum(&name, server->name), CStringGetTextDatum(report->message), Int64GetDatum(version)};
 
+	if (!server->paused)
+		clerk_log("server \"%s\" is paused: SQLSTATE %s", server->name, unpack_sql_state(report->sqlerrcode));
 	note_paused(server, version, clerk_now_ms() + PROBE_INTERVAL);
-	(void) run(&pause_statement, values);
+	(void) clerk_execute(&pause_statement, values, NIL);
 }
 
 /*
@@ -124,8 +125,9 @@ clerk_outbox_note_key(Server *server, const ClerkReport *report)
 	if (!server->paused ||
 		(report != NULL && (!report->of_clerk || report->status == 401 || report->status >= 500)))
 		return;
-	(void) run(&unpause_statement, values);
+	(void) clerk_execute(&unpause_statement, values, NIL);
 	server->paused = false;
+	clerk_log("server \"%s\" is not paused any more", server->name);
 }
 
 /*
@@ -139,7 +141,7 @@ clerk_outbox_may_probe(Loop *loop, Server *server)
 	int64		now = clerk_now_ms();
 
 	/* What is under way is the probe. */
-	if (server->sending > 0 || server->looking_up)
+	if (clerk_outbox_sending(loop, server) > 0 || server->look_up != NULL)
 		return false;
 	if (version != server->paused_version || now >= server->probe_not_before)
 	{
@@ -147,14 +149,14 @@ clerk_outbox_may_probe(Loop *loop, Server *server)
 		Datum		values[] = {clerk_name_datum(&name, server->name), Int64GetDatum(version),
 		TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -PROBE_INTERVAL))};
 
-		if (run(&may_probe_statement, values) > 0)
+		if (clerk_execute(&may_probe_statement, values, NIL) > 0)
 			return true;
-		/* Another process does; what comes of it is read by and by. */
+		/* Another process does; the upkeep reads what comes of it. */
 		note_paused(server, version, now + clerk_naptime);
 	}
 	loop->next_claim = Min(loop->next_claim, server->probe_not_before);
 
-	/* The latch is set a moment before a change of the settings is told. */
+	/* The latch is set a moment before a change of the settings can be seen. */
 	if (loop->woken)
 		loop->next_claim = Min(loop->next_claim, now + CLERK_ASIDE_FIRST);
 	return false;
@@ -166,5 +168,5 @@ clerk_outbox_probed(const Server *server)
 	NameData	name;
 	Datum		values[] = {clerk_name_datum(&name, server->name)};
 
-	(void) run(&probed_statement, values);
+	(void) clerk_execute(&probed_statement, values, NIL);
 }

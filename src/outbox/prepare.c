@@ -7,11 +7,12 @@
  */
 #include "postgres.h"
 
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "calls/connection.h"
 #include "calls/upsert.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
+#include "tables/activity.h"
 #include "tables/tracking.h"
 
 /*
@@ -20,7 +21,7 @@
 static ClerkSettings *
 settings_of(const Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 	Oid			user;
 	int			sec_context;
 	ClerkSettings *settings;
@@ -37,60 +38,17 @@ settings_of(const Delivery *delivery)
 	return settings;
 }
 
-static ClerkJson *without_nulls(ClerkJson *json);
+const ClerkBody clerk_body_inactive = {.text = "{\"active\":false}",.len = 16};
+static const ClerkBody body_active = {.text = "{\"active\":true}",.len = 15};
 
 /*
- * An object that has nothing but nulls goes with them.
- */
-static bool
-copy_unless_null(const char *name, ClerkJson *value, void *arg)
-{
-	ClerkJson  *copy = without_nulls(value);
-
-	if (clerk_json_type(value) != CLERK_JSON_NULL &&
-		(clerk_json_type(value) != CLERK_JSON_OBJECT || clerk_json_length(copy) > 0 ||
-		 clerk_json_length(value) == 0))
-		clerk_json_set(arg, name, copy);
-	return true;
-}
-
-static ClerkJson *
-without_nulls(ClerkJson *json)
-{
-	ClerkJson  *copy;
-
-	if (clerk_json_type(json) != CLERK_JSON_OBJECT)
-		return json;
-	copy = clerk_json_new_object();
-	clerk_json_each(json, copy_unless_null, copy);
-	return copy;
-}
-
-static bool
-has_null(Jsonb *params)
-{
-	JsonbIterator *it = JsonbIteratorInit(&params->root);
-	JsonbValue	value;
-	JsonbIteratorToken token;
-
-	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
-		if (token == WJB_VALUE && value.type == jbvNull)
-			return true;
-	return false;
-}
-
-/*
- * The null of an upsert takes something away from a connection that exists;
- * for one that does not, there is nothing to take away.
+ * What an upsert's null takes away is not there yet.
  */
 static ClerkParams *
 params_for_create(const ClerkSettings *settings, const ClerkRequestRow *row)
 {
-	const char *fault;
-	Jsonb	   *params = row->params;
+	Jsonb	   *params = row->operation == CLERK_REQUEST_UPSERT ? clerk_params_without_nulls(row->params) : row->params;
 
-	if (row->operation == CLERK_REQUEST_UPSERT && has_null(params))
-		params = clerk_json_to_jsonb(without_nulls(clerk_json_from_jsonb(params, &fault)));
 	return clerk_read_params(settings, params, NULL, CLERK_OPERATION_CREATE);
 }
 
@@ -109,7 +67,7 @@ need_connection(const ClerkRequestRow *row)
 static void
 prepare_create(Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	if (row->connection_id != NULL)
 		ereport(ERROR,
@@ -128,28 +86,47 @@ prepare_create(Delivery *delivery)
 static void
 prepare_update(Delivery *delivery)
 {
-	const ClerkRequestRow *row = delivery->row;
-	Jsonb	   *params;
+	const ClerkRequestRow *row = &delivery->row;
 
 	need_connection(row);
-	params = clerk_params_for_update(row->params,
-									 clerk_tracked_provider(delivery->server->name, row->connection_id));
-	if (JB_ROOT_COUNT(params) == 0)
-	{
-		/* Only the provider was named: nothing to change, but to know. */
-		delivery->call.endpoint = CLERK_GET;
-		return;
-	}
-	delivery->params = clerk_read_params(delivery->settings, params, NULL, CLERK_OPERATION_UPDATE);
-	delivery->call.endpoint = CLERK_UPDATE;
+	delivery->params = clerk_read_upsert_params(delivery->settings, row->params,
+												clerk_tracked_provider(delivery->server->name, row->connection_id));
+
+	/*
+	 * If only the provider was named, there is nothing to change: just read
+	 * it.
+	 */
+	delivery->call.endpoint = delivery->params->body ? CLERK_UPDATE : CLERK_GET;
 	delivery->call.body = delivery->params->body;
+}
+
+/*
+ * A connection is set inactive only if it is active, which is asked first, and
+ * active only if it was set inactive so.
+ */
+static void
+prepare_activity(Delivery *delivery)
+{
+	const ClerkRequestRow *row = &delivery->row;
+
+	if (row->connection_id == NULL)
+		clerk_outbox_nothing_to_do(delivery);
+	else if (row->operation == CLERK_REQUEST_REACTIVATE && !clerk_tracked_reactivate(delivery->server->name, row->connection_id))
+		clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
+	else if (row->operation == CLERK_REQUEST_DEACTIVATE && row->step == CLERK_STEP_UPDATE)
+		delivery->call.endpoint = CLERK_GET;
+	else
+	{
+		delivery->call.endpoint = CLERK_UPDATE;
+		delivery->call.body = row->operation == CLERK_REQUEST_REACTIVATE ? &body_active : &clerk_body_inactive;
+	}
 }
 
 static void
 prepare_complete(Delivery *delivery)
 {
-	need_connection(delivery->row);
-	delivery->params = params_for_create(delivery->settings, delivery->row);
+	need_connection(&delivery->row);
+	delivery->params = params_for_create(delivery->settings, &delivery->row);
 	if (delivery->params->patch == NULL)
 	{
 		/* A retry has brought other parameters. */
@@ -166,6 +143,7 @@ build(Delivery *delivery, ClerkCall *call)
 	call->settings = delivery->settings;
 	call->secrets = delivery->params ? delivery->params->secrets : NIL;
 	call->caller = delivery;
+	call->retry = delivery->row.attempts > 1 && call == &delivery->call;
 	clerk_call_build(call);
 }
 
@@ -173,7 +151,7 @@ void
 clerk_outbox_prepare(Loop *loop, void *arg)
 {
 	Delivery   *delivery = arg;
-	const ClerkRequestRow *row = delivery->row;
+	const ClerkRequestRow *row = &delivery->row;
 
 	if (clerk_operations[row->operation].takes_params && (row->params == NULL || !JB_ROOT_IS_OBJECT(row->params)))
 		ereport(ERROR,
@@ -187,24 +165,25 @@ clerk_outbox_prepare(Loop *loop, void *arg)
 			prepare_create(delivery);
 			break;
 		case CLERK_STEP_UPDATE:
-			prepare_update(delivery);
-			break;
 		case CLERK_STEP_COMPLETE:
-			prepare_complete(delivery);
+			if (clerk_operations[row->operation].of_trigger)
+				prepare_activity(delivery);
+			else if (row->step == CLERK_STEP_UPDATE)
+				prepare_update(delivery);
+			else
+				prepare_complete(delivery);
 			break;
 		case CLERK_STEP_DELETE:
-			if (row->connection_id == NULL)
-			{
-				/* There is nothing to delete. */
-				clerk_outbox_set(delivery, CLERK_STATE_DELIVERED, -1);
-				return;
-			}
 			delivery->call.endpoint = CLERK_DELETE;
+			if (row->connection_id == NULL)
+				clerk_outbox_nothing_to_do(delivery);
 			break;
 		case CLERK_STEP_NONE:
 			elog(ERROR, "request " INT64_FORMAT " has no step", row->id);
 	}
-	build(delivery, &delivery->call);
+	if (delivery->state == DELIVERY_READY)
+		build(delivery, &delivery->call);
+	delivery->has_secrets = delivery->params == NULL || delivery->params->secrets != NIL;
 }
 
 /*
@@ -216,7 +195,7 @@ clerk_outbox_prepare_next(Delivery *delivery)
 	delivery->next_call = (ClerkCall)
 	{
 		.endpoint = CLERK_UPDATE,
-			.id = delivery->outcome.connection_id ? delivery->outcome.connection_id : delivery->row->connection_id,
+			.id = delivery->outcome.connection_id ? delivery->outcome.connection_id : delivery->row.connection_id,
 			.body = delivery->next,
 	};
 	build(delivery, &delivery->next_call);

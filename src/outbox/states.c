@@ -30,85 +30,35 @@
 
 #include "outbox/states.h"
 
+const char *const clerk_operation_words[] = {
+	"create", "update", "upsert", "delete", "deactivate", "reactivate", NULL
+};
+const char *const clerk_step_words[] = {"create", "complete", "update", "delete", NULL};
+const char *const clerk_state_words[] = {
+	"sending", "in_doubt", "queued", "failed", "delivered", "superseded", "cancelled", NULL
+};
+
 const ClerkOperationInfo clerk_operations[] = {
-	[CLERK_REQUEST_CREATE] = {"create", false, false, true, CLERK_STEP_CREATE, CLERK_STEP_CREATE},
-	[CLERK_REQUEST_UPDATE] = {"update", true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
-	[CLERK_REQUEST_UPSERT] = {"upsert", false, true, true, CLERK_STEP_UPDATE, CLERK_STEP_CREATE},
-	[CLERK_REQUEST_DELETE] = {"delete", true, false, false, CLERK_STEP_DELETE, CLERK_STEP_DELETE},
+	[CLERK_REQUEST_CREATE] = {false, false, true, false, CLERK_STEP_CREATE, CLERK_STEP_CREATE},
+	[CLERK_REQUEST_UPDATE] = {true, false, true, false, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
+	[CLERK_REQUEST_UPSERT] = {false, true, true, false, CLERK_STEP_UPDATE, CLERK_STEP_CREATE},
+	[CLERK_REQUEST_DELETE] = {true, false, false, false, CLERK_STEP_DELETE, CLERK_STEP_DELETE},
+	[CLERK_REQUEST_DEACTIVATE] = {false, true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
+	[CLERK_REQUEST_REACTIVATE] = {false, true, false, true, CLERK_STEP_UPDATE, CLERK_STEP_UPDATE},
 };
-
-static const char *const steps[] = {
-	[CLERK_STEP_CREATE] = "create",
-	[CLERK_STEP_COMPLETE] = "complete",
-	[CLERK_STEP_UPDATE] = "update",
-	[CLERK_STEP_DELETE] = "delete",
-};
-
-static const char *const states[] = {
-	[CLERK_STATE_SENDING] = "sending",
-	[CLERK_STATE_IN_DOUBT] = "in_doubt",
-	[CLERK_STATE_QUEUED] = "queued",
-	[CLERK_STATE_FAILED] = "failed",
-	[CLERK_STATE_DELIVERED] = "delivered",
-	[CLERK_STATE_SUPERSEDED] = "superseded",
-	[CLERK_STATE_CANCELLED] = "cancelled",
-};
-
-static int
-find(const char *const *names, size_t count, const char *name)
-{
-	for (size_t i = 0; i < count; i++)
-		if (strcmp(names[i], name) == 0)
-			return (int) i;
-	elog(ERROR, "unknown word in the outbox: \"%s\"", name);
-}
 
 bool
 clerk_find_operation(const char *name, ClerkOutboxOperation *operation)
 {
-	for (size_t i = 0; i < lengthof(clerk_operations); i++)
+	for (int i = 0; clerk_operation_words[i] != NULL; i++)
 	{
-		if (strcmp(clerk_operations[i].name, name) == 0)
+		if (strcmp(clerk_operation_words[i], name) == 0)
 		{
 			*operation = (ClerkOutboxOperation) i;
 			return true;
 		}
 	}
 	return false;
-}
-
-ClerkOutboxOperation
-clerk_operation_of(const char *name)
-{
-	ClerkOutboxOperation operation;
-
-	if (!clerk_find_operation(name, &operation))
-		elog(ERROR, "unknown operation in the outbox: \"%s\"", name);
-	return operation;
-}
-
-ClerkStep
-clerk_step_of(const char *name)
-{
-	return name ? (ClerkStep) find(steps, lengthof(steps), name) : CLERK_STEP_NONE;
-}
-
-ClerkState
-clerk_state_of(const char *name)
-{
-	return (ClerkState) find(states, lengthof(states), name);
-}
-
-const char *
-clerk_step_name(ClerkStep step)
-{
-	return step == CLERK_STEP_NONE ? NULL : steps[step];
-}
-
-const char *
-clerk_state_name(ClerkState state)
-{
-	return states[state];
 }
 
 bool

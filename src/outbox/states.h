@@ -14,7 +14,9 @@ typedef enum ClerkOutboxOperation
 	CLERK_REQUEST_CREATE,
 	CLERK_REQUEST_UPDATE,
 	CLERK_REQUEST_UPSERT,
-	CLERK_REQUEST_DELETE
+	CLERK_REQUEST_DELETE,
+	CLERK_REQUEST_DEACTIVATE,	/* and remember whether it was active */
+	CLERK_REQUEST_REACTIVATE	/* if it was active before */
 } ClerkOutboxOperation;
 
 typedef enum ClerkStep
@@ -38,25 +40,23 @@ typedef enum ClerkState
 	CLERK_STATE_CANCELLED
 } ClerkState;
 
+/* Their names in SQL, in the order of the enums; NULL at the end. */
+extern const char *const clerk_operation_words[];
+extern const char *const clerk_step_words[];
+extern const char *const clerk_state_words[];
+
 /* What an operation needs and does. */
 typedef struct ClerkOperationInfo
 {
-	const char *name;
 	bool		takes_id;		/* an id in place of a key */
 	bool		needs_key;
 	bool		takes_params;
+	bool		of_trigger;		/* not to be enqueued by a user */
 	ClerkStep	known;			/* what to do if the connection is known ... */
 	ClerkStep	unknown;		/* ... and if it is not */
 } ClerkOperationInfo;
 
 extern const ClerkOperationInfo clerk_operations[];
-
-/* NULL is CLERK_STEP_NONE.  A name that there is not is an error, XX000. */
-extern ClerkOutboxOperation clerk_operation_of(const char *name);
-extern ClerkStep clerk_step_of(const char *name);
-extern ClerkState clerk_state_of(const char *name);
-extern const char *clerk_step_name(ClerkStep step); /* NULL for none */
-extern const char *clerk_state_name(ClerkState state);
 
 /* Is there such an operation? */
 extern bool clerk_find_operation(const char *name, ClerkOutboxOperation *operation);

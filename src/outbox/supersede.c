@@ -10,110 +10,132 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "base/json.h"
-#include "base/wake.h"
+#include "base/jsonb.h"
 #include "catalog/pg_type.h"
 #include "clerk/origin.h"
-#include "clerk/settings.h"
-#include "executor/spi.h"
 #include "outbox/claims.h"
-#include "utils/array.h"
 #include "utils/memutils.h"
 
 /* Upserts that are merged by one claim. */
 #define MERGE_AT_ONCE 1000
 
+const ClerkColumn clerk_due_lanes[] = {
+	CLERK_MEMBER("id", CLERK_INT8, Due, id),
+	CLERK_MEMBER("lane", CLERK_TEXT, Due, lane),
+	CLERK_MEMBERS_END
+};
+
+const ClerkColumn clerk_due_ids[] = {
+	CLERK_MEMBER("id", CLERK_INT8, Due, id),
+	CLERK_MEMBERS_END
+};
+
+/* A row of a lane, and what becomes of it. */
+typedef struct LaneRow
+{
+	int64		head;			/* the first of the lane */
+	int64		id;
+	Oid			role;
+	bool		open;			/* an upsert that was not sent, or was
+								 * refused; false if it is locked */
+	Jsonb	   *params;			/* with those of the rows before it */
+	int64		by;				/* the row that takes over its parameters */
+} LaneRow;
+
+/* ... and its params, which are read one by one: they can be large, and many. */
+#define LANE_PARAMS 5
+
+static const ClerkColumn lane_columns[] = {
+	CLERK_MEMBER("head", CLERK_INT8, LaneRow, head),
+	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
+	CLERK_MEMBER("role_oid", CLERK_OID, LaneRow, role),
+	CLERK_MEMBER("open", CLERK_BOOL, LaneRow, open),
+	CLERK_MEMBERS_END
+};
+
+static const ClerkColumn superseded_columns[] = {
+	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
+	CLERK_MEMBER("by", CLERK_INT8, LaneRow, by),
+	CLERK_MEMBERS_END
+};
+
+static const ClerkColumn merged_columns[] = {
+	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
+	CLERK_MEMBER("params", CLERK_JSONB, LaneRow, params),
+	CLERK_MEMBERS_END
+};
+
 /* The rows of a lane from the first on: null where somebody has one locked. */
 static ClerkStatement lane_statement = {
-	.text = "SELECT l.head, l.id, k.role_oid, k.params, k.operation = 'upsert' AND k.state = 'queued'"
+	.text = "SELECT l.head, l.id, k.role_oid, k.operation = 'upsert' AND k.state = 'queued'"
 	" AND (k.attempts = 0 OR k.http_status = 422) AND k.doubt_since IS NULL AND jsonb_typeof(k.params) = 'object'"
-	" AND (k.origin, k.server_oid, k.timeline) IS NOT DISTINCT FROM ($5, $6, $7)"
-	" FROM (SELECT h.head, x.id FROM unnest($2, $3) AS h (head, lane) CROSS JOIN LATERAL (SELECT q.id FROM " REQUESTS " q"
-	" WHERE q.server = $1 AND q.lane = h.lane AND q.state <= 'queued' ORDER BY q.state, q.id LIMIT $4) x) l"
+	" AND (k.origin, k.server_oid, k.timeline) IS NOT DISTINCT FROM ($3, $4, $5), k.params"
+	" FROM (SELECT o.id AS head, x.id FROM <rows> CROSS JOIN LATERAL (SELECT q.id FROM " REQUESTS " q"
+	" WHERE q.server = $1 AND q.lane = o.lane AND q.state <= 'queued' ORDER BY q.state, q.id LIMIT $2) x) l"
 	" LEFT JOIN LATERAL (SELECT q.* FROM " REQUESTS " q WHERE q.id = l.id FOR UPDATE SKIP LOCKED) k ON true"
 	" ORDER BY l.head, l.id",
-	.nargs = 7,
-	.args = {NAMEOID, INT8ARRAYOID, TEXTARRAYOID, INT4OID, INT8OID, OIDOID, INT4OID},
+	.nargs = 5,
+	.args = {NAMEOID, INT4OID, INT8OID, OIDOID, INT4OID},
+	.given = clerk_due_lanes,
+	.returns = lane_columns,
 };
 
 static ClerkStatement supersede_statement = {
 	.text = "UPDATE " REQUESTS " q SET state = 'superseded', superseded_by = o.by, finished_at = clock_timestamp(), error = NULL,"
-	" params = enterprise_connection_without_secrets(q.params) FROM unnest($1, $2) AS o (id, by)" PLACE("o.id")
-	" WHERE q.ctid = t.place",
-	.nargs = 2,
-	.args = {INT8ARRAYOID, INT8ARRAYOID},
+	" params = enterprise_connection_without_secrets(q.params) FROM <rows>" PLACE("o.id") " WHERE q.ctid = t.place",
+	.given = superseded_columns,
 };
 
 static ClerkStatement merged_statement = {
 	.text = "UPDATE " REQUESTS " q SET params = o.params, next_attempt_at = clock_timestamp()"
-	" FROM unnest($1, $2) AS o (id, params)" PLACE("o.id") " WHERE q.ctid = t.place",
-	.nargs = 2,
-	.args = {INT8ARRAYOID, JSONBARRAYOID},
+	" FROM <rows>" PLACE("o.id") " WHERE q.ctid = t.place",
+	.given = merged_columns,
 };
 
 /* A later request is sent: what has failed before can't be retried any more. */
 static ClerkStatement overtake_statement = {
 	.text = "UPDATE " REQUESTS " q SET state = 'superseded', superseded_by = f.by, scrubbed = false,"
 	" params = enterprise_connection_without_secrets(q.params)"
-	" FROM (SELECT x.id, o.id AS by FROM unnest($2, $3) AS o (id, lane) CROSS JOIN LATERAL (SELECT f.id FROM " REQUESTS " f"
+	" FROM (SELECT x.id, o.id AS by FROM <rows> CROSS JOIN LATERAL (SELECT f.id FROM " REQUESTS " f"
 	" WHERE f.server = $1 AND f.lane = o.lane AND f.state = 'failed' FOR UPDATE SKIP LOCKED) x WHERE x.id < o.id) f"
 	PLACE("f.id") " WHERE q.ctid = t.place",
-	.nargs = 3,
-	.args = {NAMEOID, INT8ARRAYOID, TEXTARRAYOID},
+	.nargs = 1,
+	.args = {NAMEOID},
+	.given = clerk_due_lanes,
 };
 
 /* It is not, if one of those is locked, or was queued again just now. */
-static ClerkStatement failed_statement = {
-	.text = "SELECT o.id FROM unnest($2, $3) AS o (id, lane) WHERE (SELECT f.id FROM " REQUESTS " f"
+static ClerkStatement not_overtaken_statement = {
+	.text = "SELECT o.id FROM <rows> WHERE (SELECT f.id FROM " REQUESTS " f"
 	" WHERE f.server = $1 AND f.lane = o.lane AND f.state <= 'queued' ORDER BY f.state, f.id LIMIT 1) < o.id"
 	" OR (SELECT f.id FROM " REQUESTS " f WHERE f.server = $1 AND f.lane = o.lane AND f.state = 'failed' LIMIT 1) < o.id",
-	.nargs = 3,
-	.args = {NAMEOID, INT8ARRAYOID, TEXTARRAYOID},
+	.nargs = 1,
+	.args = {NAMEOID},
+	.given = clerk_due_lanes,
+	.returns = clerk_due_ids,
 };
 
-/* Ids and lanes of some of the chosen. */
-static int
-ids_and_lanes(const List *chosen, bool followed, Datum *values)
+static Due *
+find_due(const List *chosen, int64 id)
 {
-	int64	   *ids = palloc(sizeof(int64) * (list_length(chosen) + 1));
-	const char **lanes = palloc(sizeof(char *) * (list_length(chosen) + 1));
-	int			count = 0;
 	ListCell   *lc;
 
 	foreach(lc, chosen)
 	{
-		Due		   *due = lfirst(lc);
-
-		if (followed ? due->followed : due->overtakes)
-		{
-			ids[count] = due->id;
-			lanes[count++] = due->lane;
-		}
+		if (((Due *) lfirst(lc))->id == id)
+			return lfirst(lc);
 	}
-	values[0] = clerk_ids_datum(ids, count);
-	values[1] = clerk_texts_datum(lanes, count);
-	return count;
+	return NULL;
 }
-
-typedef struct Merges
-{
-	int64	   *ids;			/* superseded */
-	int64	   *by;
-	int			count;
-	int64	   *newest;			/* the last of each run ... */
-	Datum	   *params;			/* ... and what it has taken over */
-	int			runs;
-	MemoryContext scratch;
-} Merges;
 
 /*
  * The parameters so far (NULL: none), with those of the next.  Nothing else is
- * left of them: they can be large, and many.
+ * left of them.
  */
 static Jsonb *
-take_over(Merges *merges, Jsonb *params, Datum next)
+take_over(MemoryContext scratch, Jsonb *params, Datum next)
 {
-	MemoryContext old = MemoryContextSwitchTo(merges->scratch);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
 	Jsonb	   *merged = DatumGetJsonbP(next);
 
 	if (params != NULL)
@@ -122,64 +144,71 @@ take_over(Merges *merges, Jsonb *params, Datum next)
 	merged = clerk_jsonb_copy(merged);
 	if (params != NULL)
 		pfree(params);
-	MemoryContextReset(merges->scratch);
+	MemoryContextReset(scratch);
 	return merged;
 }
 
+typedef struct Merges
+{
+	List	   *superseded;		/* LaneRow * */
+	List	   *merged;			/* those that took over parameters */
+	int			limit;			/* rows of a lane that are looked at */
+	MemoryContext scratch;
+} Merges;
+
 /*
  * Merge the upserts of one lane, which are the rows from first on; returns the
- * row after them.  due becomes the last of the run: or none, if there are more
- * than were looked at.
+ * row after them.  What is to be claimed becomes the last of the run: or none,
+ * if there are more than were looked at.
  */
 static uint64
-merge_lane(Merges *merges, uint64 first, int limit, List *chosen)
+merge_lane(Merges *merges, uint64 first, List *chosen)
 {
-	int64		head = DatumGetInt64(clerk_row_value(first, 1));
-	Jsonb	   *params = NULL;
-	int64		last = head;
-	Oid			role = InvalidOid;
+	LaneRow    *last = NULL;
+	List	   *run = NIL;		/* those before it */
 	bool		open = true;
-	int			length = 0;
-	int			rows = 0;
 	uint64		i;
+	Due		   *due;
 	ListCell   *lc;
+	int64		head = 0;
 
-	for (i = first; i < SPI_processed && DatumGetInt64(clerk_row_value(i, 1)) == head; i++, rows++)
+	for (i = first; i < SPI_processed; i++)
 	{
-		open &= DatumGetBool(clerk_row_value(i, 5)) && (rows == 0 || DatumGetObjectId(clerk_row_value(i, 3)) == role);
+		LaneRow    *row = palloc0(sizeof(*row));
+		bool		isnull;
+
+		clerk_read_row(&lane_statement, i, row);
+		if (i > first && row->head != head)
+			break;
+		head = row->head;
+		open &= row->open && (last == NULL || row->role == last->role);
 		if (!open)
 			continue;
-		if (rows > 0)
-		{
-			merges->ids[merges->count++] = last;
-			length++;
-		}
-		params = take_over(merges, params, clerk_row_value(i, 4));
-		role = DatumGetObjectId(clerk_row_value(i, 3));
-		last = DatumGetInt64(clerk_row_value(i, 2));
+		row->params = take_over(merges->scratch, last ? last->params : NULL, clerk_row_datum(i, LANE_PARAMS, &isnull));
+		if (last != NULL)
+			run = lappend(run, last);
+		last = row;
 	}
-	for (int n = 0; n < length; n++)
-		merges->by[merges->count - 1 - n] = last;
-	if (length > 0)
-	{
-		merges->newest[merges->runs] = last;
-		merges->params[merges->runs++] = JsonbPGetDatum(params);
-	}
-	foreach(lc, chosen)
-	{
-		Due		   *due = lfirst(lc);
+	due = find_due(chosen, head);
+	if (open && i - first == (uint64) merges->limit)
+		due->id = 0;
+	else if (last != NULL)
+		due->id = last->id;
+	if (run == NIL)
+		return i;
 
-		if (due->id != head)
-			continue;
-		due->id = open && rows == limit ? 0 : last;
+	/* A PATCH that completes a create would not send what the newer one has. */
+	due->step = CLERK_STEP_NONE;
 
-		/* A PATCH that completes a create would not send what the newer one has. */
-		if (length > 0)
-			due->step = CLERK_STEP_NONE;
-
-		/* Between the two, something may have failed: the first one was committed late. */
-		due->overtakes |= length > 0;
-	}
+	/*
+	 * Between the two, something may have failed: the first one was committed
+	 * late.
+	 */
+	due->overtakes = true;
+	foreach(lc, run)
+		((LaneRow *) lfirst(lc))->by = last->id;
+	merges->superseded = list_concat(merges->superseded, run);
+	merges->merged = lappend(merges->merged, last);
 	return i;
 }
 
@@ -192,68 +221,62 @@ void
 clerk_merge_upserts(Claim *claim, List *chosen)
 {
 	NameData	name;
-	Datum		values[7];
-	Datum		update[2];
+	Datum		values[] = {clerk_name_datum(&name, claim->server->name), 0, Int64GetDatum(clerk_origin_fingerprint()),
+		ObjectIdGetDatum(claim->server->oid), Int32GetDatum((int32) clerk_timeline())
+	};
 	Merges		merges = {0};
-	int			lanes = ids_and_lanes(chosen, true, &values[1]);
-	int			limit;
+	List	   *followed = NIL;
 	MemoryContext caller = CurrentMemoryContext;
+	ListCell   *lc;
 
-	if (lanes == 0)
-		return;
-	limit = Max(MERGE_AT_ONCE / lanes, 10);
-	values[0] = clerk_name_datum(&name, claim->name);
-	values[3] = Int32GetDatum(limit);
-	values[4] = Int64GetDatum(clerk_origin_fingerprint());
-	values[5] = ObjectIdGetDatum(claim->server->oid);
-	values[6] = Int32GetDatum((int32) clerk_timeline());
-	SPI_connect();
-	clerk_run(&lane_statement, values, NULL, false);
-	MemoryContextSwitchTo(caller);
-	merges.scratch = AllocSetContextCreate(caller, "pg_clerk merge", ALLOCSET_SMALL_SIZES);
-	merges.ids = palloc(sizeof(int64) * (SPI_processed + 1));
-	merges.by = palloc(sizeof(int64) * (SPI_processed + 1));
-	merges.newest = palloc(sizeof(int64) * (SPI_processed + 1));
-	merges.params = palloc(sizeof(Datum) * (SPI_processed + 1));
-	for (uint64 i = 0; i < SPI_processed;)
-		i = merge_lane(&merges, i, limit, chosen);
-	if (merges.count > 0)
+	foreach(lc, chosen)
 	{
-		update[0] = clerk_ids_datum(merges.ids, merges.count);
-		update[1] = clerk_ids_datum(merges.by, merges.count);
-		clerk_run(&supersede_statement, update, NULL, false);
-		update[0] = clerk_ids_datum(merges.newest, merges.runs);
-		update[1] = PointerGetDatum(construct_array(merges.params, merges.runs, JSONBOID, -1, false, TYPALIGN_INT));
-		clerk_run(&merged_statement, update, NULL, false);
-		claim->moved = true;
+		if (((Due *) lfirst(lc))->followed)
+			followed = lappend(followed, lfirst(lc));
 	}
-	MemoryContextDelete(merges.scratch);
+	if (followed == NIL)
+		return;
+	merges.limit = Max(MERGE_AT_ONCE / list_length(followed), 10);
+	merges.scratch = AllocSetContextCreate(caller, "pg_clerk merge", ALLOCSET_SMALL_SIZES);
+	values[1] = Int32GetDatum(merges.limit);
+	SPI_connect();
+	clerk_run_rows(&lane_statement, values, followed);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < SPI_processed;)
+		i = merge_lane(&merges, i, followed);
 	SPI_finish();
+	MemoryContextDelete(merges.scratch);
+	if (merges.merged != NIL)
+	{
+		(void) clerk_execute(&supersede_statement, NULL, merges.superseded);
+		(void) clerk_execute(&merged_statement, NULL, merges.merged);
+		claim->look_again = true;
+	}
 }
 
 /*
- * What has failed before is overtaken, for ever.  If somebody has it locked, to
+ * What has failed before is overtaken for good.  If somebody has it locked, to
  * retry it, the later request waits.
  */
 void
 clerk_overtake_failed(Loop *loop, const Claim *claim, List *chosen)
 {
 	NameData	name;
-	Datum		values[3];
+	Datum		server = clerk_name_datum(&name, claim->server->name);
+	List	   *overtaking = NIL;
 	ListCell   *lc;
 
-	if (ids_and_lanes(chosen, false, &values[1]) == 0)
+	foreach(lc, chosen)
+	{
+		if (((Due *) lfirst(lc))->overtakes)
+			overtaking = lappend(overtaking, lfirst(lc));
+	}
+	if (overtaking == NIL)
 		return;
-	values[0] = clerk_name_datum(&name, claim->name);
-	SPI_connect();
-	clerk_run(&overtake_statement, values, NULL, false);
-	clerk_run(&failed_statement, values, NULL, false);
-	if (SPI_processed > 0)
+	(void) clerk_execute(&overtake_statement, &server, overtaking);
+	foreach(lc, clerk_select(&not_overtaken_statement, &server, overtaking, sizeof(Due)))
+	{
+		find_due(overtaking, ((Due *) lfirst(lc))->id)->id = 0;
 		loop->next_claim = Min(loop->next_claim, clerk_now_ms() + CLERK_LOOK_AGAIN);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		foreach(lc, chosen)
-			if (((Due *) lfirst(lc))->id == DatumGetInt64(clerk_row_value(i, 1)))
-				((Due *) lfirst(lc))->id = 0;
-	SPI_finish();
+	}
 }
-

@@ -11,7 +11,6 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "outbox/claims.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -22,12 +21,18 @@
 /* ... and until the next one, in ms, while something is under way. */
 #define SWEEP_INTERVAL 100
 
+static const ClerkColumn id_columns[] = {
+	{"id", CLERK_INT8, 0, NULL},
+	CLERK_MEMBERS_END
+};
+
 /* What has been finished for so long that it is cleared away. */
 static ClerkStatement old_statement = {
 	.text = "SELECT q.id FROM " REQUESTS " q WHERE q.finished_at < $1 AND NOT q.scrubbed"
 	" ORDER BY q.finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",
 	.nargs = 2,
 	.args = {TIMESTAMPTZOID, INT4OID},
+	.returns = id_columns,
 };
 
 /*
@@ -35,11 +40,11 @@ static ClerkStatement old_statement = {
  * secrets do not; then it is looked at no more.
  */
 static ClerkStatement purge_statement = {
-	.text = "WITH gone AS (DELETE FROM " REQUESTS " q WHERE q.id = ANY ($1) AND q.state <> 'failed')"
+	.text = "WITH old AS MATERIALIZED (SELECT o.id FROM <rows>),"
+	" gone AS (DELETE FROM " REQUESTS " q WHERE q.id = ANY (ARRAY(SELECT o.id FROM old o)) AND q.state <> 'failed')"
 	" UPDATE " REQUESTS " q SET params = enterprise_connection_without_secrets(q.params), scrubbed = true"
-	" WHERE q.id = ANY ($1) AND q.state = 'failed'",
-	.nargs = 1,
-	.args = {INT8ARRAYOID},
+	" WHERE q.id = ANY (ARRAY(SELECT o.id FROM old o)) AND q.state = 'failed'",
+	.given = id_columns,
 };
 
 /*
@@ -97,13 +102,13 @@ bring_back(Loop *loop, void *arg)
 			TimestampTzGetDatum(last), Int32GetDatum(AT_ONCE)
 		};
 
-		SPI_connect();
-		clerk_run(&bring_back_statement, values, NULL, false);
-		all &= SPI_processed < AT_ONCE;
-		SPI_finish();
+		all &= clerk_execute(&bring_back_statement, values, NIL) < AT_ONCE;
 	}
 
-	/* If there was too much for one transaction, the rest is for the next time. */
+	/*
+	 * If there was too much for one transaction, the rest is for the next
+	 * time.
+	 */
 	if (all)
 		loop->clock_ahead = ahead;
 }
@@ -129,22 +134,17 @@ sweep(Loop *loop, void *arg)
 		pfree(lane);
 }
 
-/* Finished requests that go together. */
-typedef struct Old
-{
-	Datum	   *ids;
-	int			count;
-} Old;
-
 static void
 purge_old(Loop *loop, void *arg)
 {
-	const Old  *old = arg;
-	Datum		value = PointerGetDatum(construct_array(old->ids, old->count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	(void) clerk_execute(&purge_statement, NULL, ((ClerkItems *) arg)->items);
+}
 
-	SPI_connect();
-	clerk_run(&purge_statement, &value, NULL, false);
-	SPI_finish();
+static void
+not_purged(Loop *loop, void *arg, void *item, const ErrorData *error)
+{
+	clerk_outbox_log(psprintf("clear away request " INT64_FORMAT, *(int64 *) item), error);
+	loop->purging = false;
 }
 
 /*
@@ -156,38 +156,23 @@ purge(Loop *loop, void *arg)
 {
 	Datum		values[] = {TimestampTzGetDatum(GetCurrentTimestamp() - (TimestampTz) clerk_retention * USECS_PER_SEC),
 	Int32GetDatum(AT_ONCE)};
-	Old			old = {.ids = palloc(sizeof(Datum) * AT_ONCE)};
-	bool		isnull;
-	int			kept = 0;
+	ClerkItems	old = {
+		.items = clerk_select(&old_statement, values, NIL, sizeof(int64)),
+		.work = purge_old,
+		.failed = not_purged,
+	};
 
-	loop->purging = false;
-	SPI_connect();
-	clerk_run(&old_statement, values, NULL, false);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		old.ids[old.count++] = clerk_row_datum(i, 1, &isnull);
-	SPI_finish();
-	if (old.count == 0)
-		return;
-	if (clerk_outbox_try(loop, purge_old, &old) != NULL)
-		for (int i = 0; i < old.count; i++)
-		{
-			Old			one = {.ids = &old.ids[i],.count = 1};
-			ErrorData  *error = clerk_outbox_try(loop, purge_old, &one);
-
-			if (error == NULL)
-				continue;
-			clerk_outbox_log(psprintf("clear away request " INT64_FORMAT, DatumGetInt64(old.ids[i])), error);
-			kept++;
-		}
-	loop->purging = old.count == AT_ONCE && kept == 0;
+	loop->purging = list_length(old.items) == AT_ONCE;
+	clerk_outbox_try_all(loop, &old);
 }
 
 /*
- * Each for itself: an error of one is none of the others.
+ * Each step in a subtransaction: an error of one does not affect the others.
  */
 static void
-run_steps(Loop *loop, bool all)
+run_steps(Loop *loop, void *arg)
 {
+	bool		all = clerk_now_ms() >= loop->next_chores;
 	const struct
 	{
 		const char *what;
@@ -211,43 +196,26 @@ run_steps(Loop *loop, bool all)
 	}
 }
 
-static void
-all_steps(Loop *loop, void *arg)
-{
-	run_steps(loop, true);
-}
-
-static void
-rest_of_steps(Loop *loop, void *arg)
-{
-	run_steps(loop, false);
-}
-
 /*
- * Every pg_clerk.naptime, and at the beginning.  What is due is claimed then,
- * too: it may have been brought forward, or nobody has told that it is there
- * (COMMIT PREPARED).
+ * All steps every pg_clerk.naptime, and at the beginning; in between the rest,
+ * if there was too much for one transaction.  What is due is claimed then, too:
+ * it may have been brought forward, or nothing has said that it is there (COMMIT
+ * PREPARED).
  */
 void
 clerk_outbox_chores(Loop *loop)
 {
-	if (clerk_now_ms() < loop->next_chores ||
-		!clerk_outbox_transaction(loop, "look after the outbox", all_steps))
-		return;
-	loop->next_chores = clerk_now_ms() + clerk_naptime;
-	loop->next_claim = clerk_now_ms();
-}
+	int64		now = clerk_now_ms();
+	bool		all = now >= loop->next_chores;
+	bool		rest = loop->swept_lane != NULL || loop->purging;
 
-/*
- * The rest, if there was too much for one transaction.
- */
-void
-clerk_outbox_sweep(Loop *loop)
-{
-	if ((loop->swept_lane == NULL && !loop->purging) ||
-		(clerk_now_ms() < loop->next_sweep && !clerk_outbox_nothing_under_way(loop)))
+	if (!all && !(rest && (now >= loop->next_sweep || clerk_outbox_nothing_under_way(loop))))
 		return;
-	if (clerk_outbox_transaction(loop, "clear up the outbox", rest_of_steps))
+	if (clerk_outbox_transaction(loop, "look after the outbox", run_steps))
+	{
 		loop->next_claim = clerk_now_ms();
+		if (all)
+			loop->next_chores = clerk_now_ms() + clerk_naptime;
+	}
 	loop->next_sweep = clerk_now_ms() + SWEEP_INTERVAL;
 }

@@ -46,7 +46,7 @@ CREATE FUNCTION @extschema@.list_enterprise_connections(
 	max_rows        integer DEFAULT NULL,
 	server          name DEFAULT NULL)
 RETURNS SETOF jsonb
-LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000 ROWS 500 AS 'MODULE_PATHNAME';
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000 ROWS 500 AS 'MODULE_PATHNAME', 'enterprise_connection_list';
 COMMENT ON FUNCTION @extschema@.list_enterprise_connections(text, boolean, integer, name)
 IS 'asks Clerk for enterprise connections, newest first, page after page as rows are fetched; writes nothing';
 
@@ -85,6 +85,6 @@ CREATE FUNCTION @extschema@.list_enterprise_connection_test_runs(
 	status text[] DEFAULT NULL,
 	server name DEFAULT NULL)
 RETURNS SETOF jsonb
-LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000 ROWS 10 AS 'MODULE_PATHNAME';
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000 ROWS 10 AS 'MODULE_PATHNAME', 'enterprise_connection_list';
 COMMENT ON FUNCTION @extschema@.list_enterprise_connection_test_runs(text, text[], name)
 IS 'asks Clerk for the test runs of an enterprise connection, with what the identity provider sent; never stored or logged';

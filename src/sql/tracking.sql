@@ -16,6 +16,7 @@ CREATE TABLE @extschema@.enterprise_connections (
 	updated_at           timestamptz,
 	request              bigint,
 	synced_at            timestamptz NOT NULL,
+	reactivate           boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (server, id)
 );
 COMMENT ON TABLE @extschema@.enterprise_connections
@@ -32,6 +33,7 @@ COMMENT ON COLUMN @extschema@.enterprise_connections.sync_user_attributes IS 'wh
 COMMENT ON COLUMN @extschema@.enterprise_connections.connection IS 'the whole object, as Clerk''s API answered it';
 COMMENT ON COLUMN @extschema@.enterprise_connections.created_at IS 'when it was created at Clerk';
 COMMENT ON COLUMN @extschema@.enterprise_connections.updated_at IS 'when it was last changed at Clerk';
+COMMENT ON COLUMN @extschema@.enterprise_connections.reactivate IS 'it was active when its row stopped being ready, and is to be active again with the row';
 COMMENT ON COLUMN @extschema@.enterprise_connections.request IS 'number of the request of the outbox that was last delivered to it; null if it was changed by direct calls or at Clerk alone';
 COMMENT ON COLUMN @extschema@.enterprise_connections.synced_at IS 'when an answer of Clerk was last written to this row';
 

@@ -5,9 +5,10 @@
  *		and that the extension's schema is not renamed.
  *
  * The tables know a server by its name, which a dump carries along.  So a
- * server that is renamed takes its rows along, and one that is dropped takes
- * them with it: another server of the same name inherits nothing.  Who writes
- * rows of a server holds on to it (locks.h), so none can be added meanwhile.
+ * server that is renamed takes its rows along, and when one is dropped, its rows
+ * are deleted: another server of the same name inherits nothing.  A transaction
+ * that writes rows of a server locks it (locks.h), so that none are added
+ * meanwhile.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,57 +30,37 @@ PG_FUNCTION_INFO_V1(enterprise_connection_ddl_event);
 
 #define EQUALS " OPERATOR(pg_catalog.=) "
 
-/* All that knows a server by its name. */
-static ClerkStatement rename_statements[] = {
-	{
-		.text = "UPDATE %1$s.enterprise_connections t SET server = $2 WHERE t.server" EQUALS "$1",
-		.nargs = 2,
-		.args = {NAMEOID, NAMEOID},
-	},
-	{
-		.text = "UPDATE %1$s.enterprise_connection_requests t SET server = $2 WHERE t.server" EQUALS "$1",
-		.nargs = 2,
-		.args = {NAMEOID, NAMEOID},
-	},
-	{
-		.text = "UPDATE %1$s.enterprise_connection_pauses t SET server = $2 WHERE t.server" EQUALS "$1",
-		.nargs = 2,
-		.args = {NAMEOID, NAMEOID},
-	},
+#define OF_SERVER " t WHERE t.server" EQUALS "$1"
+#define RENAME(table) "UPDATE %1$s." table " t SET server = $2 WHERE t.server" EQUALS "$1"
+
+/* In all tables that know a server by its name. */
+static ClerkStatement rename_statement = {
+	.text = "WITH c AS (" RENAME("enterprise_connections") "), p AS (" RENAME("enterprise_connection_pauses") ") "
+	RENAME("enterprise_connection_requests"),
+	.nargs = 2,
+	.args = {NAMEOID, NAMEOID},
 };
 
-static ClerkStatement drop_statements[] = {
-	{
-		.text = "DELETE FROM %1$s.enterprise_connections t WHERE t.server" EQUALS "$1",
-		.nargs = 1,
-		.args = {NAMEOID},
-	},
-	{
-		.text = "DELETE FROM %1$s.enterprise_connection_requests t WHERE t.server" EQUALS "$1",
-		.nargs = 1,
-		.args = {NAMEOID},
-	},
-	{
-		.text = "DELETE FROM %1$s.enterprise_connection_pauses t WHERE t.server" EQUALS "$1",
-		.nargs = 1,
-		.args = {NAMEOID},
-	},
-};
-
-static ClerkStatement unfinished_statement = {
-	.text = "SELECT pg_catalog.count(*) FROM %1$s.enterprise_connection_requests t WHERE t.server" EQUALS "$1"
-	" AND t.finished_at IS NULL",
+/* Returns how many requests were unfinished. */
+static ClerkStatement drop_statement = {
+	.text = "WITH c AS (DELETE FROM %1$s.enterprise_connections" OF_SERVER "),"
+	" p AS (DELETE FROM %1$s.enterprise_connection_pauses" OF_SERVER "),"
+	" r AS (DELETE FROM %1$s.enterprise_connection_requests" OF_SERVER " RETURNING t.finished_at)"
+	" SELECT pg_catalog.count(*) FROM r WHERE r.finished_at IS NULL",
 	.nargs = 1,
 	.args = {NAMEOID},
 };
 
 static ClerkStatement rows_statement = {
-	.text = "SELECT (SELECT pg_catalog.count(*) FROM %1$s.enterprise_connections t WHERE t.server" EQUALS "$1)"
-	" OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM %1$s.enterprise_connection_requests t WHERE t.server" EQUALS "$1)",
+	.text = "SELECT (SELECT pg_catalog.count(*) FROM %1$s.enterprise_connections" OF_SERVER ")"
+	" OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM %1$s.enterprise_connection_requests" OF_SERVER ")",
 	.nargs = 1,
 	.args = {NAMEOID},
 };
 
+/*
+ * Run a statement that returns a number of rows.
+ */
 static int64
 count_rows(ClerkStatement *statement, const char *server)
 {
@@ -92,9 +73,9 @@ count_rows(ClerkStatement *statement, const char *server)
 }
 
 /*
- * A new name must have no rows.  If it has, those of a dump were restored
- * without their server, or the event trigger was switched off.  The tables'
- * owner can be trusted to know.
+ * A new name must have no rows.  If it has, a dump's rows were restored without
+ * their server, or the event trigger was switched off.  The tables' owner is
+ * trusted to know what it does, and is only warned.
  */
 static void
 check_new_name(const char *server)
@@ -119,19 +100,14 @@ rename_server(const char *from, const char *to)
 	Datum		values[] = {clerk_name_datum(&names[0], from), clerk_name_datum(&names[1], to)};
 
 	check_new_name(to);
-	for (size_t i = 0; i < lengthof(rename_statements); i++)
-		clerk_run(&rename_statements[i], values, NULL, true);
+	clerk_run(&rename_statement, values, NULL, true);
 }
 
 static void
 drop_server(const char *server)
 {
-	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server)};
-	int64		unfinished = count_rows(&unfinished_statement, server);
+	int64		unfinished = count_rows(&drop_statement, server);
 
-	for (size_t i = 0; i < lengthof(drop_statements); i++)
-		clerk_run(&drop_statements[i], values, NULL, true);
 	if (unfinished > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
@@ -140,7 +116,7 @@ drop_server(const char *server)
 }
 
 /*
- * Has the command done anything?  CREATE SERVER IF NOT EXISTS may have not.
+ * Has the command changed a server?  CREATE SERVER IF NOT EXISTS may have not.
  */
 static bool
 has_changed_server(void)
@@ -169,8 +145,9 @@ drop_servers(void)
 }
 
 /*
- * Armed from the beginning: a copy that is made before its first use finds out
- * that it is one.  A server from a dump has its origin already.
+ * Arm the server from the beginning, so that a copy of the database that is made
+ * before the first use does not send either.  A server from a dump has its
+ * origin already.
  */
 static void
 created_server(const char *server)

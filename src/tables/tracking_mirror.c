@@ -10,11 +10,9 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/xact.h"
 #include "base/catalog.h"
-#include "base/json.h"
+#include "base/jsonb.h"
 #include "base/locks.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -22,64 +20,27 @@
 #include "tables/tracking_internal.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-/* Says whether a row was inserted, and writes none that has nothing to learn. */
+/*
+ * Writes no row that stays as it is.  A page may have an id twice: the newer
+ * answer counts.  Returns whether a row was inserted.
+ */
 static ClerkStatement track_page_statement = {
-	.text = TRACK_GIVEN_ROWS " AND known.connection OPERATOR(pg_catalog.<>)"
+	.text = CLERK_INSERT_GIVEN " SELECT DISTINCT ON (p.id) p.*, pg_catalog.clock_timestamp()"
+	" FROM " CLERK_GIVEN_ROWS " p ORDER BY p.id, p.updated_at DESC NULLS LAST" CLERK_UPDATE_KNOWN
+	" AND known.connection OPERATOR(pg_catalog.<>)"
 	" pg_catalog.enterprise_connection_merge(known.connection, excluded.connection)"
 	" RETURNING known.xmax OPERATOR(pg_catalog.=) 0, known.id, known.key",
 };
 
-static ClerkStatement merge_statement = {
-	.text = "SELECT pg_catalog.enterprise_connection_merge(t.connection, $3)"
-	" OPERATOR(pg_catalog.<>) t.connection FROM %1$s.enterprise_connections t" BY_ID,
-	.nargs = 3,
-	.args = {NAMEOID, TEXTOID, JSONBOID},
-};
-
-static ClerkStatement mirror_remove_statement = {
-	.text = "DELETE FROM %1$s.enterprise_connections t" BY_ID
+static ClerkStatement remove_statement = {
+	.text = "DELETE FROM %1$s.enterprise_connections t" CLERK_BY_ID
 	" AND t.synced_at OPERATOR(pg_catalog.<) $3",
 	.nargs = 3,
 	.args = {NAMEOID, TEXTOID, TIMESTAMPTZOID},
 };
-
-/*
- * Is there a row of this id, and does it hold just this connection (if that is
- * not NULL)?  By the index, whatever the statistics of a table that is just
- * being filled would make of it.
- */
-static bool
-is_as_known(Relation rel, Snapshot snapshot, Datum server, Datum id, const Jsonb *connection, bool *known)
-{
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		result = false;
-
-	ScanKeyInit(&keys[0], COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, server);
-	ScanKeyEntryInitialize(&keys[1], 0, COLUMN_ID, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, id);
-	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, snapshot, 2, keys);
-	tuple = systable_getnext(scan);
-	*known = HeapTupleIsValid(tuple);
-	if (*known)
-	{
-		bool		isnull;
-		Datum		datum = heap_getattr(tuple, COLUMN_CONNECTION, RelationGetDescr(rel), &isnull);
-		Jsonb	   *other = isnull ? NULL : DatumGetJsonbP(datum);
-
-		result = other != NULL && connection != NULL && VARSIZE(other) == VARSIZE(connection) &&
-			memcmp(other, connection, VARSIZE(other)) == 0;
-		if (other != (Jsonb *) DatumGetPointer(datum))
-			pfree(other);
-	}
-	systable_endscan(scan);
-	return result;
-}
 
 Snapshot
 clerk_mirror_begin(const char *server, int64 up_to, int64 *rows)
@@ -95,7 +56,7 @@ clerk_mirror_begin(const char *server, int64 up_to, int64 *rows)
 	/* The query's snapshot is older than the wait. */
 	before = RegisterSnapshot(GetLatestSnapshot());
 	rel = table_open(clerk_catalog()->connections, AccessShareLock);
-	ScanKeyInit(&key, COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
+	ScanKeyInit(&key, CLERK_COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
 	scan = systable_beginscan(rel, clerk_catalog()->connections_key, true, before, 1, &key);
 	*rows = 0;
 	while (*rows < up_to && HeapTupleIsValid(systable_getnext(scan)))
@@ -112,112 +73,50 @@ clerk_mirror_begin(const char *server, int64 up_to, int64 *rows)
 }
 
 /*
- * Would the row be another one with this answer merged in?
+ * Does a row have all that an answer says?  Most rows of most pages are the
+ * same to the byte.
  */
 static bool
-learns(Datum server, Datum id, Jsonb *connection)
+has_all_of(Relation rel, HeapTuple tuple, Jsonb *answer)
 {
-	Datum		values[] = {server, id, JsonbPGetDatum(connection)};
 	bool		isnull;
-	bool		result;
+	Jsonb	   *known = DatumGetJsonbP(heap_getattr(tuple, CLERK_COLUMN_CONNECTION, RelationGetDescr(rel), &isnull));
+	Jsonb	   *merged;
 
-	SPI_connect();
-	clerk_run(&merge_statement, values, NULL, false);
-	result = SPI_processed == 0 || DatumGetBool(clerk_row_datum(0, 1, &isnull));
-	SPI_finish();
-	return result;
+	if (VARSIZE(known) == VARSIZE(answer) && memcmp(known, answer, VARSIZE(known)) == 0)
+		return true;
+	merged = clerk_jsonb_merge(known, answer);
+	return compareJsonbContainers(&merged->root, &known->root) == 0;
 }
 
 /*
- * Order by id, then the newest first.
+ * The rows of a page that may have to be written.  Where the server had none,
+ * that is all of them: the statement itself compares the few that were tracked
+ * since then.
  */
 static int
-compare_news(const void *left, const void *right)
-{
-	const ClerkColumns *a = *(ClerkColumns *const *) left;
-	const ClerkColumns *b = *(ClerkColumns *const *) right;
-	const text *a_id = DatumGetTextPP(a->values[COLUMN_ID - 1]);
-	const text *b_id = DatumGetTextPP(b->values[COLUMN_ID - 1]);
-	int			a_len = VARSIZE_ANY_EXHDR(a_id);
-	int			b_len = VARSIZE_ANY_EXHDR(b_id);
-	int			order = memcmp(VARDATA_ANY(a_id), VARDATA_ANY(b_id), Min(a_len, b_len));
-	TimestampTz a_time = a->nulls[COLUMN_UPDATED_AT - 1] == 'n' ? PG_INT64_MIN :
-		DatumGetTimestampTz(a->values[COLUMN_UPDATED_AT - 1]);
-	TimestampTz b_time = b->nulls[COLUMN_UPDATED_AT - 1] == 'n' ? PG_INT64_MIN :
-		DatumGetTimestampTz(b->values[COLUMN_UPDATED_AT - 1]);
-
-	if (order != 0 || a_len != b_len)
-		return order != 0 ? order : a_len - b_len;
-	return a_time > b_time ? -1 : a_time < b_time;
-}
-
-static bool
-same_id(const ClerkColumns *a, const ClerkColumns *b)
-{
-	return DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
-												a->values[COLUMN_ID - 1], b->values[COLUMN_ID - 1]));
-}
-
-/*
- * What is news of a page.  Most rows of most pages are as they were, to the
- * byte; but where there was none, the statement itself finds out about the
- * few that came since.
- */
-static int
-find_news(Relation rel, bool had_rows, Jsonb *const *connections, int count, NameData *server,
-		  ClerkColumns **news)
+find_changes(Relation rel, bool had_rows, Jsonb *const *connections, int count, NameData *server,
+			 ClerkColumns *changes)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	int			found = 0;
 
 	for (int i = 0; i < count; i++)
 	{
-		JsonbValue	buf;
-		Jsonb	   *connection = clerk_jsonb_without(connections[i], clerk_secret_members);
-		JsonbValue *value = JB_ROOT_IS_OBJECT(connection) ? clerk_member(connection, "id", jbvString, &buf) : NULL;
-		Datum		id;
-		bool		known = false;
+		ClerkColumns *row = &changes[found];
+		HeapTuple	tuple = NULL;
 
-		if (value == NULL || value->val.string.len == 0)
+		if (!clerk_columns_of(row, connections[i], server, NULL, 0))
 			continue;
-		id = PointerGetDatum(cstring_to_text_with_len(value->val.string.val, value->val.string.len));
-		if (had_rows &&
-			(is_as_known(rel, snapshot, NameGetDatum(server), id, connection, &known) ||
-			 (known && !learns(NameGetDatum(server), id, connection))))
-			continue;
-		news[found] = palloc(sizeof(ClerkColumns));
-		clerk_columns_of(news[found++], connection, server, NULL, 0);
+		if (had_rows)
+			tuple = clerk_tracking_find(rel, snapshot, NameStr(*server), CLERK_COLUMN_ID, CLERK_COLUMN(row, ID));
+		if (tuple == NULL || !has_all_of(rel, tuple, DatumGetJsonbP(CLERK_COLUMN(row, CONNECTION))))
+			found++;
+		if (tuple != NULL)
+			heap_freetuple(tuple);
 	}
 	UnregisterSnapshot(snapshot);
 	return found;
-}
-
-/*
- * A server may have an id twice on a page: the newer one counts.
- */
-static int
-sort_news(ClerkColumns **news, int count)
-{
-	int			kept = 0;
-
-	qsort(news, count, sizeof(*news), compare_news);
-	for (int i = 0; i < count; i++)
-		if (kept == 0 || !same_id(news[i], news[kept - 1]))
-			news[kept++] = news[i];
-	return kept;
-}
-
-/*
- * Had an id that was just inserted a row when the mirror began?  Then its
- * connection has been deleted since, and the page was older than that.
- */
-static bool
-deleted_meanwhile(Relation rel, Snapshot before, NameData *server, Datum id)
-{
-	bool		known;
-
-	(void) is_as_known(rel, before, NameGetDatum(server), id, NULL, &known);
-	return known;
 }
 
 void
@@ -226,16 +125,16 @@ clerk_mirror_page(const char *server, Snapshot before, Jsonb *const *connections
 {
 	Relation	rel = table_open(clerk_catalog()->connections, AccessShareLock);
 	MemoryContext caller = CurrentMemoryContext;
-	ClerkColumns   **news = palloc(sizeof(*news) * Max(count, 1));
+	ClerkColumns *changes = palloc(sizeof(*changes) * Max(count, 1));
 	NameData	name;
 	int			found;
 
 	namestrcpy(&name, server);
-	found = sort_news(news, find_news(rel, before != NULL, connections, count, &name, news));
+	found = find_changes(rel, before != NULL, connections, count, &name, changes);
 	if (found > 0)
 	{
 		SPI_connect();
-		clerk_run_with_rows(&track_page_statement, rel, news, found);
+		clerk_run_with_rows(&track_page_statement, changes, found);
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
 			bool		isnull;
@@ -244,7 +143,13 @@ clerk_mirror_page(const char *server, Snapshot before, Jsonb *const *connections
 			Datum		key = clerk_row_datum(i, 3, &isnull);
 			MemoryContext old = MemoryContextSwitchTo(caller);
 
-			if (inserted && before != NULL && deleted_meanwhile(rel, before, &name, id))
+			/*
+			 * A row that was there when the mirror began has been deleted
+			 * since, together with its connection: the page is older than
+			 * that.
+			 */
+			if (inserted && before != NULL &&
+				clerk_tracking_find(rel, before, server, CLERK_COLUMN_ID, id) != NULL)
 				(void) clerk_untrack(server, TextDatumGetCString(id));
 			else
 				visit(id, isnull ? (Datum) 0 : key, inserted ? CLERK_CHANGE_INSERTED : CLERK_CHANGE_UPDATED, arg);
@@ -267,14 +172,14 @@ clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
+	ScanKeyInit(&key, CLERK_COLUMN_SERVER, BTEqualStrategyNumber, F_NAMEEQ, clerk_name_datum(&name, server));
 	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
 	{
 		bool		isnull;
-		char	   *id = TextDatumGetCString(heap_getattr(tuple, COLUMN_ID, RelationGetDescr(rel), &isnull));
+		char	   *id = TextDatumGetCString(heap_getattr(tuple, CLERK_COLUMN_ID, RelationGetDescr(rel), &isnull));
 
-		visit(id, DatumGetTimestampTz(heap_getattr(tuple, COLUMN_SYNCED_AT, RelationGetDescr(rel), &isnull)), arg);
+		visit(id, DatumGetTimestampTz(heap_getattr(tuple, CLERK_COLUMN_SYNCED_AT, RelationGetDescr(rel), &isnull)), arg);
 		pfree(id);
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -284,50 +189,42 @@ clerk_mirror_each_row(const char *server, ClerkRowVisitor visit, void *arg)
 	table_close(rel, AccessShareLock);
 }
 
+typedef struct Removal
+{
+	Datum		values[3];
+	bool		removed;
+} Removal;
+
+static void
+remove_row(void *arg)
+{
+	Removal    *removal = arg;
+
+	SPI_connect();
+	clerk_run(&remove_statement, removal->values, NULL, false);
+	removal->removed = SPI_processed > 0;
+	SPI_finish();
+}
+
 /*
- * A foreign key's refusal must not end the mirror: so the deletion has a
- * subtransaction of its own.
+ * The deletion has a subtransaction of its own, so that the mirror goes on if a
+ * foreign key refuses it.
  */
 bool
 clerk_mirror_remove(const char *server, const char *id, TimestampTz since, bool *held)
 {
 	NameData	name;
-	Datum		values[] = {clerk_name_datum(&name, server), CStringGetTextDatum(id), TimestampTzGetDatum(since)};
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool removed = false;
+	Removal		removal = {
+		.values = {clerk_name_datum(&name, server), CStringGetTextDatum(id), TimestampTzGetDatum(since)},
+	};
+	ErrorData  *error = clerk_try(remove_row, &removal);
 
-	*held = false;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		SPI_connect();
-		clerk_run(&mirror_remove_statement, values, NULL, false);
-		removed = SPI_processed > 0;
-		SPI_finish();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode != ERRCODE_FOREIGN_KEY_VIOLATION &&
-			error->sqlerrcode != ERRCODE_RESTRICT_VIOLATION)
-		{
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
-			clerk_rethrow(error);
-		}
-		FreeErrorData(error);
-		*held = true;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return removed || *held;
+	*held = error != NULL;
+	if (error == NULL)
+		return removal.removed;
+	if (error->sqlerrcode != ERRCODE_FOREIGN_KEY_VIOLATION &&
+		error->sqlerrcode != ERRCODE_RESTRICT_VIOLATION)
+		clerk_rethrow(error);
+	FreeErrorData(error);
+	return true;
 }

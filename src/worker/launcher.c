@@ -5,8 +5,8 @@
  *
  * With shared_preload_libraries = 'pg_clerk' there is one launcher, connected
  * to no database, and a worker for each database that needs one, as far as
- * pg_clerk.max_workers and max_worker_processes allow.  What they know of each
- * other is in shared memory (wake.h).  A database goes through these states:
+ * pg_clerk.max_workers and max_worker_processes allow.  They share the state of
+ * each database in shared memory (wake.h):
  *
  *		unknown <-----------------------------+
  *		   |  the server starts; a session    | no such database, or the
@@ -31,17 +31,18 @@
  * waiting:		pid = 0, wanted is not CLERK_NEVER
  * starting:	pid = 0, starting
  * busy, idle:	pid > 0, idle is false or true
- * leaving:		pid > 0, leave; then pid = 0 until the process is gone, of which
- *				the launcher is told by the postmaster
+ * leaving:		pid > 0, leave; then pid = 0 until the process is gone, which
+ *				the postmaster tells the launcher
  *
- * Where more databases have something to do than there may be workers, those
- * that have been idle or long at work make room.  Those that were at work come
- * back in turn; those that were idle, when they are wanted again, so that
- * databases that have nothing to do cost nothing.
+ * If more databases have something to do than there may be workers, workers that
+ * are idle, or have worked for a minute, make room.  The databases of those that
+ * were busy get a worker again in turn.  The others get one when they want one,
+ * so that databases that have nothing to do cost nothing.
  *
- * Nothing is polled: whoever changes a state sets the latch of whom it
- * concerns.  The only periods are pg_clerk.naptime, after which a worker looks
- * again, and an hour, after which a database without one gets one again.
+ * Nothing is polled: a process that changes a state sets the latch of the process
+ * that must act on it.  The only periods are pg_clerk.naptime, after which a
+ * worker looks again, and an hour, after which a database without a worker gets
+ * one again.
  *
  *-------------------------------------------------------------------------
  */
@@ -65,36 +66,40 @@
 #include "worker/internal.h"
 #include "worker/worker.h"
 
-/* What a worker may work at a stretch while another database has none. */
+/*
+ * How long a worker may work (ms) while another database waits for one.  Without
+ * a bound, a database with a long outbox could starve all others; if it were much
+ * shorter, processes would be started and ended all the time.
+ */
 #define STINT_MS 60000
 
-/* A launcher that fails is started again after so many seconds. */
+/* The postmaster starts a launcher that failed again after this time. */
 #define LAUNCHER_RESTART_S 2
 
 int			clerk_max_workers = 4;
 
 PGDLLEXPORT void clerk_launcher_main(Datum arg);
 
-/* A worker that this launcher has asked for, until its process is gone. */
+/* A worker that this launcher has registered, until its process is gone. */
 typedef struct Child
 {
 	Oid			database;
 	BackgroundWorkerHandle *handle;
 } Child;
 
-/* What all databases come to. */
+/* Counts over all databases. */
 typedef struct Census
 {
 	int			workers;		/* processes */
 	int			leaving;		/* of them */
-	int			due;			/* databases that are to have a worker now */
+	int			due;			/* databases that should have a worker now */
 	Oid			first;			/* the one of them that has waited longest */
-	int64		next;			/* when another one is */
+	int64		next;			/* when the next one should have one */
 } Census;
 
 static List *children = NIL;
 
-/* Databases that may have the extension and were not looked at yet. */
+/* Databases that may have the extension, and have had no worker yet. */
 static List *unseen = NIL;
 
 static bool
@@ -111,8 +116,9 @@ is_child(Oid database)
 }
 
 /*
- * The databases that can be connected to; those that are templates too?
- * Without a database there are no indexes and no catalog caches.
+ * The databases that can be connected to, without templates or with them.  They
+ * are read by a scan, as a process that is not connected to a database has
+ * neither indexes nor catalog caches.
  */
 static List *
 connectable_databases(bool templates)
@@ -147,7 +153,7 @@ connectable_databases(bool templates)
 }
 
 /*
- * Let go of workers whose processes are gone.
+ * Forget the workers whose processes are gone.
  */
 static void
 reap_children(void)
@@ -167,7 +173,7 @@ reap_children(void)
 		each = clerk_wake_find(child->database, false);
 		if (each != NULL && each->starting)
 		{
-			/* It has never come. */
+			/* It did not start. */
 			missing = true;
 			each->starting = false;
 			each->failures++;
@@ -185,8 +191,8 @@ reap_children(void)
 }
 
 /*
- * Make unseen databases wait for a worker, as long as there are places; those
- * without the extension become free again.
+ * Make unseen databases wait for a worker, as long as shared memory has free
+ * entries.  A worker that finds no extension frees the entry of its database.
  */
 static void
 admit_unseen(void)
@@ -232,7 +238,11 @@ take_census(Census *census)
 			census->leaving += each->pid != 0 ? each->leave : !each->starting;
 		}
 		else if (each->wanted == CLERK_NEVER && each->not_before <= now)
-			each->database = InvalidOid;
+		{
+			/* A mirror tells when it ends. */
+			if (each->mirror_pid == 0)
+				each->database = InvalidOid;
+		}
 		else if (from > now)
 			census->next = Min(census->next, each->wanted == CLERK_NEVER ? each->not_before : from);
 		else
@@ -298,18 +308,18 @@ start_worker(Oid database)
 	MemoryContextSwitchTo(old);
 	if (!started && !complained)
 	{
-		/* Once is enough: it goes on like that until the server is restarted. */
+		/* Say it once only: it will be so until the server is restarted. */
 		complained = true;
 		ereport(LOG,
-				(errmsg("could not start a worker of pg_clerk in database %u: there are too many background workers", database),
+				(errmsg("could not start a worker of pg_clerk: there are too many background workers"),
 				 errhint("Increase max_worker_processes.")));
 	}
 	return started;
 }
 
 /*
- * Ask so many workers to leave: those that are idle, then those that have
- * worked long enough.  Returns when another one has.
+ * Ask this number of workers to leave: first those that are idle, then those that
+ * have worked for STINT_MS.  Returns when the next one will have.
  */
 static int64
 make_room(int wanted)
@@ -350,13 +360,13 @@ forget_database(Oid database)
 
 	clerk_wake_lock();
 	each = clerk_wake_find(database, false);
-	if (each != NULL && each->pid == 0)
+	if (each != NULL && each->pid == 0 && each->mirror_pid == 0)
 		each->database = InvalidOid;
 	clerk_wake_unlock();
 }
 
 /*
- * Start the workers that are wanted, and have others leave for them.  Returns
+ * Start the workers that are due, and ask others to make room for them.  Returns
  * when there may be more to do.
  */
 static int64
@@ -388,7 +398,7 @@ manage_workers(void)
 		}
 	}
 
-	/* Those that are switched off leave of their own accord. */
+	/* Workers that are switched off end by themselves. */
 	if (!clerk_worker_enabled)
 		return CLERK_NEVER;
 	until = Min(until, census.next);
@@ -451,7 +461,7 @@ clerk_worker_init(void)
 		.bgw_function_name = "clerk_launcher_main",
 	};
 
-	/* pg_upgrade wants to be alone. */
+	/* Nothing may write to a cluster while pg_upgrade reads it. */
 	if (IsBinaryUpgrade)
 		return;
 	clerk_wake_init();

@@ -3,9 +3,9 @@
  * utility_hook.c
  *		Statements that concern workers.
  *
- * CREATE, DROP, RENAME and ALTER DATABASE need a database that nobody is
- * connected to, so its worker is sent away first.  Others give a worker
- * something to do.
+ * CREATE, DROP, RENAME and ALTER DATABASE need a database that no
+ * process is connected to, so its worker is sent away first.  Other statements
+ * give a worker something to do.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,8 +42,8 @@ string_option(List *options, const char *name)
 }
 
 /*
- * May the current user copy the database?  As CREATE DATABASE itself decides
- * it: with CREATEDB, a template, or a database of one's own.
+ * May the current user copy the database?  The rule is that of CREATE DATABASE:
+ * the user must have CREATEDB, and the database be a template or the user's own.
  */
 static bool
 may_copy(Oid database)
@@ -67,11 +67,11 @@ may_copy(Oid database)
 }
 
 /*
- * The database that nobody else may be connected to while the statement runs,
- * or NULL.
+ * The database that no other process may be connected to while the statement
+ * runs, or NULL.
  */
 static const char *
-claimed_database(Node *statement)
+exclusive_database(Node *statement)
 {
 	const char *template;
 
@@ -96,12 +96,13 @@ claimed_database(Node *statement)
 }
 
 /*
- * Send its worker away, unless the statement is going to be refused.
+ * Make the worker of that database leave, unless the user lacks the privilege for
+ * the statement: otherwise any role could stop deliveries.
  */
 static void
 send_worker_away(Node *statement)
 {
-	const char *name = claimed_database(statement);
+	const char *name = exclusive_database(statement);
 	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
 
 	if (!OidIsValid(database))
@@ -112,8 +113,8 @@ send_worker_away(Node *statement)
 }
 
 /*
- * Does it give a server the name that requests may have?  The options of
- * servers are the validator's concern.
+ * Does the statement rename a server?  Requests that wait for a server of the new
+ * name can be sent then.  (For changed options, the validator wakes the worker.)
  */
 static bool
 renames_server(Node *statement)
@@ -122,8 +123,8 @@ renames_server(Node *statement)
 }
 
 /*
- * Does it commit what may have been enqueued?  Which prepared transactions have
- * enqueued something is not noted: that would have to outlive the server.
+ * Does the statement commit a prepared transaction?  It may have enqueued
+ * something; that is not recorded, as the record would have to survive a restart.
  */
 static bool
 commits_prepared(Node *statement)
@@ -134,7 +135,7 @@ commits_prepared(Node *statement)
 }
 
 /*
- * Does it create or drop the extension?  A worker is to find out.
+ * Does the statement create or drop the extension?  Then a worker must look.
  */
 static bool
 is_about_extension(Node *statement)
@@ -153,15 +154,30 @@ is_about_extension(Node *statement)
 	return false;
 }
 
+/*
+ * DROP EXTENSION does not wait for a mirror that runs by itself.
+ */
+static void
+cancel_mirror(Node *statement)
+{
+	Oid			extension = IsA(statement, DropStmt) ? get_extension_oid("pg_clerk", true) : InvalidOid;
+
+	if (OidIsValid(extension) && clerk_extension_ownercheck(extension, GetUserId()))
+		clerk_wake_cancel_mirror(MyDatabaseId);
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *query_env,
 				DestReceiver *dest, QueryCompletion *completion)
 {
 	bool		commits = commits_prepared(pstmt->utilityStmt);
+	bool		is_about = is_about_extension(pstmt->utilityStmt);
 
 	send_worker_away(pstmt->utilityStmt);
-	if (is_about_extension(pstmt->utilityStmt) || renames_server(pstmt->utilityStmt))
+	if (is_about)
+		cancel_mirror(pstmt->utilityStmt);
+	if (is_about || renames_server(pstmt->utilityStmt))
 		clerk_wake_at_commit();
 	(previous_utility ? previous_utility : standard_ProcessUtility)
 		(pstmt, query_string, read_only_tree, context, params, query_env, dest, completion);

@@ -27,17 +27,18 @@
 #include "worker/internal.h"
 
 /*
- * A worker that has nothing to do for so long may be asked to make room.  One
- * that is due again sooner would hardly be gone when it is started again.
+ * A worker that has nothing to do for at least this time (ms) is idle, and may be
+ * asked to make room.  If a worker left that is due again sooner, it would have to
+ * be started again almost at once.
  */
 #define IDLE_MS 1000
 
 /*
- * A database whose worker has left idle is looked at again after so many ms
- * even if nothing is due and nobody has asked for it.  Whatever is enqueued,
- * armed, altered or committed wakes a worker, so what is left for this is to
- * delete what was finished long ago, and a clock that was set forward.  An hour
- * is also the longest pause between two attempts.
+ * A database whose worker has left idle gets one again after this time (ms), even
+ * if nothing is due and nothing has woken it.  Whatever is enqueued, armed,
+ * altered or committed wakes a worker, so what remains is to delete requests that
+ * were finished long ago, and to notice a clock that was set forward.  An hour is
+ * also the longest pause between two attempts.
  */
 #define REST_MS (60 * 60 * 1000)
 
@@ -47,7 +48,7 @@ int			clerk_naptime = 10000;
 
 PGDLLEXPORT void clerk_worker_main(Datum arg);
 
-/* How it goes, if nothing else is said. */
+/* Why the worker ends; an ERROR or SIGTERM, unless it is set. */
 static enum
 {
 	FAILED, LEFT, NOT_INSTALLED, REPLACED
@@ -55,12 +56,12 @@ static enum
 
 static bool is_idle = false;
 
-/* When there is something to do, if nothing happens before; CLERK_NEVER. */
+/* When something is due, if nothing happens before; CLERK_NEVER: nothing is. */
 static int64 next_due = 0;
 
 /*
- * The extension that this worker serves, and whether it is there.  Not known:
- * a relation has changed since.
+ * The extension that this worker serves, and whether it is known to be there
+ * still.  Any change of a relation makes that unknown.
  */
 static Oid	served_extension = InvalidOid;
 static bool extension_known = false;
@@ -72,8 +73,8 @@ forget_extension(Datum arg, Oid relation)
 }
 
 /*
- * Costs no look as long as no relation changes: the transaction takes in what
- * others have committed.
+ * The extension that is there now.  As long as no relation changes, this looks
+ * nothing up: beginning a transaction receives the invalidations of others.
  */
 static Oid
 current_extension(void)
@@ -91,9 +92,10 @@ current_extension(void)
 }
 
 /*
- * Is the extension gone?  If so, nothing is left to do here until a session
- * says so after this.  If it was dropped and created in one transaction, what
- * this worker knows of its tables, and locks, is of the old ones.
+ * Is the extension gone?  If so, there is nothing to do here until a session
+ * wakes a worker of this database again.  If it was dropped and created again in
+ * one transaction, the worker must be replaced: all that it has cached or locked
+ * belongs to the old tables.
  */
 static bool
 extension_is_gone(void)
@@ -114,7 +116,7 @@ extension_is_gone(void)
 static void
 worker_begin(void)
 {
-	/* What is committed from now on may not be seen. */
+	/* This transaction may not see what is committed from now on. */
 	clerk_wake_looking();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -165,15 +167,18 @@ worker_is_gone(int code, Datum arg)
 	if (parting == NOT_INSTALLED)
 		wanted = CLERK_NEVER;
 	else if (parting == LEFT && is_idle && clerk_worker_enabled)
-		wanted = Min(next_due, now + REST_MS);
+		wanted = Min(Min(next_due, clerk_mirror_due()), now + REST_MS);
 	clerk_wake_part(wanted, parting == FAILED ? now + RESTART_MS : 0, parting == FAILED && code != 0);
+	if (parting == NOT_INSTALLED || !clerk_worker_enabled)
+		clerk_wake_cancel_mirror(MyDatabaseId);
 }
 
 /*
- * What is set for the database or the server is meant for others.
+ * Settings of the database or the server are meant for sessions; the worker needs
+ * its own.
  */
-static void
-adjust_settings(void)
+void
+clerk_worker_set_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"default_transaction_isolation", "read committed"},
@@ -196,8 +201,8 @@ adjust_settings(void)
 }
 
 /*
- * Deliver until it is time to leave.  An error ends the process, but one that
- * is owed to the extension being dropped just now is none.
+ * Deliver until it is time to leave.  An error ends the process, unless the
+ * reason is that the extension has just been dropped.
  */
 static void
 deliver(void)
@@ -208,6 +213,7 @@ deliver(void)
 		.commit = worker_commit,
 		.leave = worker_leave,
 		.called = worker_called,
+		.tend = clerk_mirror_tend,
 		.idle = worker_idle,
 	};
 
@@ -231,8 +237,9 @@ deliver(void)
 }
 
 /*
- * lock_timeout sends SIGINT.  Nobody else's ends anything: there is no statement
- * to cancel, and what was claimed must not be lost.
+ * SIGINT ends a wait for a lock if lock_timeout has sent it.  Any other SIGINT
+ * (pg_cancel_backend) is ignored: there is no statement to cancel, and claims
+ * must not be lost.
  */
 static void
 end_lock_wait(SIGNAL_ARGS)
@@ -265,7 +272,7 @@ clerk_worker_main(Datum arg)
 	before_shmem_exit(worker_is_gone, (Datum) 0);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	adjust_settings();
+	clerk_worker_set_settings();
 	CacheRegisterRelcacheCallback(forget_extension, (Datum) 0);
 	pgstat_report_activity(STATE_RUNNING, NULL);
 	if (!worker_leave())

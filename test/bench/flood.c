@@ -161,12 +161,13 @@ take_answers(void)
 static void
 connect_to(const char *conninfo)
 {
+	static const Oid types[] = {3802 /* jsonb */ , 25 /* text */ };
 	PGresult   *result;
 
 	conn = PQconnectdb(conninfo);
 	if (PQstatus(conn) != CONNECTION_OK)
 		fail("%s", PQerrorMessage(conn));
-	result = PQprepare(conn, "upsert", upsert, 2, (const Oid[]) {3802 /* jsonb */ , 25 /* text */ });
+	result = PQprepare(conn, "upsert", upsert, 2, types);
 	if (PQresultStatus(result) != PGRES_COMMAND_OK || !PQenterPipelineMode(conn))
 		fail("%s", PQerrorMessage(conn));
 	PQclear(result);

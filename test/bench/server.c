@@ -118,6 +118,7 @@ static Piece
 member(const char *p, const char *end, const char *name)
 {
 	size_t		len = strlen(name);
+	Piece		piece = {"null", 4};
 
 	while (p < end && (p = memchr(p, '"', end - p)) != NULL)
 	{
@@ -131,9 +132,13 @@ member(const char *p, const char *end, const char *name)
 		start = p;
 		p = skip_value(p, end);
 		if (found)
-			return (Piece) {start, (int) (p - start)};
+		{
+			piece.text = start;
+			piece.len = (int) (p - start);
+			return piece;
+		}
 	}
-	return (Piece) {"null", 4};
+	return piece;
 }
 
 /* ---------- answers ---------- */
@@ -251,7 +256,10 @@ wait_for(Client *client, int ms)
 	if (last_waiting == NULL || last_waiting->due <= client->due)
 	{
 		client->next = NULL;
-		*(waiting == NULL ? &waiting : &last_waiting->next) = client;
+		if (last_waiting == NULL)
+			waiting = client;
+		else
+			last_waiting->next = client;
 		last_waiting = client;
 	}
 	else
@@ -330,7 +338,7 @@ read_client(Client *client)
 static void
 watch(int fd, void *arg)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = arg};
+	struct epoll_event event = {.events = EPOLLIN,.data.ptr = arg};
 
 	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
 		fail("epoll_ctl");
@@ -361,7 +369,7 @@ accept_client(int listener)
 static int
 listen_somewhere(const char *file)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in address = {.sin_family = AF_INET,.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t	len = sizeof(address);
 	int			fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	FILE	   *out;

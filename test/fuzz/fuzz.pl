@@ -172,9 +172,9 @@ sub trigger_argument
 {
 	my $column = pick(sort keys %columns);
 
-	return pick('key=id', 'key=id', 'name=name', 'domains=domains', 'when=active', 'removal:=delete', 'removal:=keep', 'removal:=deactivate',
-		'provider:=saml_okta', 'key_prefix:=p', 'server:=clerk', 'active=active', 'active:=true', 'saml=meta', 'saml.idp_metadata_url=meta') if !one_in(4);
-	my $argument = pick(name(), name(), 'saml.' . name(), 'oidc.' . name(), 'key', 'when', 'server', 'removal', 'key_prefix', text())
+	return pick('key=p:id', 'key=p:id', 'key=id', 'name=name', 'domains=domains', 'when=active', 'removal:=delete', 'removal:=keep', 'removal:=deactivate',
+		'provider:=saml_okta', 'server:=clerk', 'active=active', 'active:=true', 'saml=meta', 'saml.idp_metadata_url=meta') if !one_in(4);
+	my $argument = pick(name(), name(), 'saml.' . name(), 'oidc.' . name(), 'key', 'when', 'server', 'removal', 'key=p:', text())
 	  . pick('=', '=', ':=', ':=', '', '==', ':', ' = ') . pick($column, $column, text(), json(2));
 
 	return one_in(5) ? mutate($argument) : $argument;
@@ -196,6 +196,12 @@ sub value
 	return quote(text());
 }
 
+sub reconcile_statement
+{
+	return 'SELECT plan_enterprise_connections(\'fuzzed\', \'sso\')' if one_in(2);
+	return sprintf 'SELECT reconcile_enterprise_connections(\'fuzzed\', \'sso\', false, %s, %s, %s)', map { pick('true', 'false') } 1 .. 3;
+}
+
 # Types of columns are what the table has at that moment, or had.
 sub trigger_case
 {
@@ -207,11 +213,12 @@ sub trigger_case
 		'CREATE TABLE fuzzed (' . join(', ', map { identifier($_) . " $type{$_}" } @names) . ')' . ($partitioned ? ' PARTITION BY LIST (id)' : ''));
 
 	push @statements, 'CREATE TABLE fuzzed_1 PARTITION OF fuzzed DEFAULT' if $partitioned;
-	my $arguments = join ', ', map { quote($_) } (one_in(6) ? () : 'key=id'), some(6, \&trigger_argument);
+	push @statements, 'CREATE UNIQUE INDEX ON fuzzed (id)' unless one_in(12);
+	my $arguments = join ', ', map { quote($_) } (one_in(6) ? () : 'key=p:id'), some(6, \&trigger_argument);
 	my $deferred  = one_in(6) ? 'CONSTRAINT' : '';
 	push @statements, "CREATE $deferred TRIGGER sso $when INSERT OR UPDATE OR DELETE" . (one_in(20) ? ' OR TRUNCATE' : '') . ' ON fuzzed '
 	  . ($deferred && one_in(2) ? 'DEFERRABLE INITIALLY DEFERRED ' : '') . (one_in(20) ? '' : 'FOR EACH ROW ') . "EXECUTE FUNCTION sync_enterprise_connection($arguments)";
-	push @statements, 'SELECT backfill_enterprise_connections(\'fuzzed\', \'sso\')' if one_in(4);
+	push @statements, reconcile_statement() if one_in(4);
 	for (1 .. 2 + rand 5)
 	{
 		my $kind   = int rand 10;
@@ -226,7 +233,7 @@ sub trigger_case
 		push @statements, "DO \$fuzz\$BEGIN EXECUTE " . quote('UPDATE fuzzed SET ' . identifier($column) . ' = ' . value($type{$column})) . "; EXCEPTION WHEN others THEN IF SQLSTATE ~ '^XX' THEN RAISE; END IF; END\$fuzz\$" if $kind == 8;
 		push @statements, 'BEGIN', 'SAVEPOINT s', 'UPDATE fuzzed SET ' . identifier($column) . ' = ' . value($type{$column}), 'ROLLBACK TO s', 'DELETE FROM fuzzed', pick('COMMIT', 'ROLLBACK') if $kind == 9;
 	}
-	push @statements, 'SELECT backfill_enterprise_connections(\'fuzzed\', \'sso\')' if one_in(4);
+	push @statements, reconcile_statement() if one_in(4);
 	# what a transaction that has failed says to all the rest
 	return (@statements, 'ROLLBACK', 'DROP TABLE IF EXISTS fuzzed', 'TRUNCATE enterprise_connection_requests');
 }

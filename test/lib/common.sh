@@ -24,7 +24,7 @@ pg_config=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
 
 packages=(
 	postgresql-15 postgresql-server-dev-15 postgresql-common
-	libcurl4-openssl-dev libjson-c-dev libmicrohttpd-dev
+	libcurl4-openssl-dev libjson-c-dev libmicrohttpd-dev libglib2.0-dev
 	gcc make libc6-dev pkg-config
 	perl libipc-run-perl curl openssl
 )
@@ -202,6 +202,8 @@ clean_environment() {
 	for name in $(compgen -e); do
 		case $name in
 			PATH | LANG | LC_ALL | TERM | PWD | PG_CLERK_TEST_* | ASAN_OPTIONS | UBSAN_OPTIONS) ;;
+			# of another libcurl
+			PKG_CONFIG_PATH | LD_LIBRARY_PATH) ;;
 			*) unset "$name" ;;
 		esac
 	done

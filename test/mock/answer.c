@@ -1,29 +1,26 @@
 /*-------------------------------------------------------------------------
  *
  * answer.c
- *		What is sent back, and the faults an error answer is made of.
+ *		What is sent back, the faults an error answer is made of, and JSON.
  *
  *-------------------------------------------------------------------------
  */
 #include "answer.h"
 
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include "end.h"
 
 /* Deep enough for any sane body, shallow enough for the stack. */
 #define JSON_MAX_DEPTH	64
 
 /* The short message that goes with each code. */
-static const struct
+typedef struct Message
 {
 	const char *code;
 	const char *message;
-}			messages[] =
-{
+} Message;
+
+static const Message messages[] = {
 	{"api_version_invalid", "API version invalid"},
 	{"authorization_header_format_invalid", "Invalid Authorization header format"},
 	{"clerk_key_invalid", "The provided Clerk Secret Key is invalid"},
@@ -52,90 +49,66 @@ static unsigned long long last_trace;
 static const char *
 message_of(const char *code)
 {
-	for (size_t i = 0; i < sizeof(messages) / sizeof(messages[0]); i++)
+	for (size_t i = 0; i < G_N_ELEMENTS(messages); i++)
 		if (strcmp(messages[i].code, code) == 0)
 			return messages[i].message;
 	return code;
 }
 
 static void
-fault_add_text(Faults *faults, const char *code, const char *param,
-			   const char *long_message)
+add_fault(GString *faults, const char *code, const char *param, const char *fmt, va_list args)
 {
-	Buf		   *b = &faults->json;
+	g_autofree char *long_message = g_strdup_vprintf(fmt, args);
 
-	if (faults->count++ > 0)
-		buf_char(b, ',');
-	buf_str(b, "{\"message\":");
-	buf_json_cstring(b, message_of(code));
-	buf_str(b, ",\"long_message\":");
-	buf_json_cstring(b, long_message);
-	buf_str(b, ",\"code\":");
-	buf_json_cstring(b, code);
+	g_string_append(faults, faults->len > 0 ? ",{\"message\":" : "{\"message\":");
+	json_append_text(faults, message_of(code));
+	g_string_append(faults, ",\"long_message\":");
+	json_append_text(faults, long_message);
+	g_string_append(faults, ",\"code\":");
+	json_append_text(faults, code);
 	if (param != NULL)
 	{
-		buf_str(b, ",\"meta\":{\"param_name\":");
-		buf_json_cstring(b, param);
-		buf_char(b, '}');
+		g_string_append(faults, ",\"meta\":{\"param_name\":");
+		json_append_text(faults, param);
+		g_string_append_c(faults, '}');
 	}
-	buf_char(b, '}');
+	g_string_append_c(faults, '}');
 }
 
 void
-fault_add(Faults *faults, const char *code, const char *param, const char *fmt,...)
+fault_add(GString *faults, const char *code, const char *param, const char *fmt,...)
 {
-	char		text[512];
 	va_list		args;
 
 	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
+	add_fault(faults, code, param, fmt, args);
 	va_end(args);
-	fault_add_text(faults, code, param, text);
 }
 
 void
-answer_faults(Answer *answer, int status, Faults *faults)
+answer_faults(Answer *answer, int status, const GString *faults)
 {
-	buf_free(&answer->body);
 	answer->status = status;
-	buf_str(&answer->body, "{\"errors\":[");
-	if (faults->json.len > 0)
-		buf_add(&answer->body, faults->json.data, faults->json.len);
-	buf_printf(&answer->body, "],\"clerk_trace_id\":\"%032llx\"}", ++last_trace);
-	buf_free(&faults->json);
-	faults->count = 0;
+	g_string_printf(answer->body, "{\"errors\":[%s],\"clerk_trace_id\":\"%032llx\"}", faults->str, ++last_trace);
 }
 
 void
-answer_error(Answer *answer, int status, const char *code, const char *param,
-			 const char *fmt,...)
+answer_error(Answer *answer, int status, const char *code, const char *fmt,...)
 {
-	Faults		faults = {0};
-	char		text[512];
+	g_autoptr(GString) faults = g_string_new(NULL);
 	va_list		args;
 
 	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
+	add_fault(faults, code, NULL, fmt, args);
 	va_end(args);
-	fault_add_text(&faults, code, param, text);
-	answer_faults(answer, status, &faults);
+	answer_faults(answer, status, faults);
 }
 
 void
 answer_json(Answer *answer, int status, struct json_object *json)
 {
-	size_t		len;
-	const char *text = json_text(json, &len);
-
-	buf_free(&answer->body);
 	answer->status = status;
-	buf_add(&answer->body, text, len);
-}
-
-void
-answer_free(Answer *answer)
-{
-	buf_free(&answer->body);
+	g_string_assign(answer->body, json_text(json));
 }
 
 void
@@ -154,8 +127,6 @@ json_parse(const char *s, size_t len, struct json_object **json)
 	if (len == 0 || len >= INT32_MAX)
 		return false;
 	tok = json_tokener_new_ex(JSON_MAX_DEPTH);
-	if (tok == NULL)
-		end_badly("out of memory");
 	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
 
 	/*
@@ -172,19 +143,61 @@ json_parse(const char *s, size_t len, struct json_object **json)
 			end++;
 		good = end >= len;
 	}
-	if (!good && *json != NULL)
-	{
-		json_object_put(*json);
-		*json = NULL;
-	}
+	if (!good)
+		g_clear_pointer(json, json_object_put);
 	json_tokener_free(tok);
 	return good;
 }
 
 const char *
-json_text(struct json_object *json, size_t *len)
+json_text(struct json_object *json)
 {
-	return json_object_to_json_string_length(json,
-											 JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE,
-											 len);
+	return json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+}
+
+/* Most texts need no escape: they take the short way. */
+static bool
+is_plain(const char *s, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (!g_ascii_isprint(s[i]) || s[i] == '"' || s[i] == '\\')
+			return false;
+	return true;
+}
+
+void
+json_append(GString *out, const char *s, size_t len)
+{
+	g_autofree char *valid = NULL;
+	struct json_object *json;
+
+	if (is_plain(s, len))
+	{
+		g_string_append_c(out, '"');
+		g_string_append_len(out, s, (gssize) len);
+		g_string_append_c(out, '"');
+		return;
+	}
+	valid = g_utf8_make_valid(s, (gssize) len);
+	json = json_object_new_string(valid);
+	g_string_append(out, json_text(json));
+	json_object_put(json);
+}
+
+void
+json_append_text(GString *out, const char *s)
+{
+	if (s == NULL)
+		g_string_append(out, "null");
+	else
+		json_append(out, s, strlen(s));
+}
+
+const char *
+json_member_text(struct json_object *object, const char *name)
+{
+	struct json_object *value = NULL;
+
+	json_object_object_get_ex(object, name, &value);
+	return json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
 }

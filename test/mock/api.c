@@ -7,21 +7,17 @@
  */
 #include "api.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
-#include "clock.h"
+
 #include "object.h"
 #include "settings.h"
 #include "store.h"
 #include "validate.h"
 
 #define API_VERSION		"2026-05-12"
-#define COLLECTION		"/enterprise_connections"
-#define TEST_RUNS		"/test_runs"
+#define COLLECTION		"enterprise_connections"
+#define TEST_RUNS		"test_runs"
 #define TEST_FLOW_URL	"https://clerk.app.example/v1/enterprise_connection_test_runs/start"
 #define LIMIT_DEFAULT	10
 #define LIMIT_MAX		500
@@ -40,7 +36,7 @@ typedef struct Call
 {
 	const ApiRequest *request;
 	const char *query;
-	Buf			id;
+	char	   *id;				/* NULL: none in the path */
 	Conn	   *conn;
 	struct json_object *body;
 	Answer	   *answer;
@@ -57,8 +53,8 @@ typedef struct Endpoint
 
 typedef struct Page
 {
-	long		limit;
-	long		offset;
+	gint64		limit;
+	gint64		offset;
 } Page;
 
 static void run_create(Call *call);
@@ -90,110 +86,42 @@ static const char *const allowed_methods[] = {
 /*
  * Targets
  */
-static int
-hex_digit(char c)
+char *
+api_path(const char *target, const char **query)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
+	size_t		len = strcspn(target, "?");
+	g_autofree char *path = g_strndup(target, len);
 
-/* Decode percent escapes, once.  What is no escape stays as it is. */
-static void
-percent_decode(Buf *out, const char *s, size_t len, bool plus_is_space)
-{
-	for (size_t i = 0; i < len; i++)
-	{
-		if (s[i] == '%' && i + 2 < len && hex_digit(s[i + 1]) >= 0 && hex_digit(s[i + 2]) >= 0)
-		{
-			buf_char(out, (char) (hex_digit(s[i + 1]) * 16 + hex_digit(s[i + 2])));
-			i += 2;
-		}
-		else if (s[i] == '+' && plus_is_space)
-			buf_char(out, ' ');
-		else
-			buf_char(out, s[i]);
-	}
-}
+	/* a prefix may have a /v1/ of its own, and so may an id */
+	const char *found = strstr(path, "/v1/" COLLECTION);
 
-bool
-query_next(const char **query, Buf *name, Buf *value)
-{
-	const char *s = *query;
-	size_t		len,
-				name_len;
-
-	if (s == NULL || *s == '\0')
-		return false;
-	len = strcspn(s, "&");
-	name_len = strcspn(s, "=&");
-	name->len = value->len = 0;
-	buf_str(name, "");
-	buf_str(value, "");
-	percent_decode(name, s, name_len, true);
-	if (name_len < len)
-		percent_decode(value, s + name_len + 1, len - name_len - 1, true);
-	*query = s + len + (s[len] == '&');
-	return true;
-}
-
-const char *
-api_path(const char *target, size_t *len, const char **query)
-{
-	size_t		end = strcspn(target, "?");
-	const char *first = NULL;
-
-	*query = target[end] == '?' ? target + end + 1 : NULL;
-	for (const char *p = strstr(target, "/v1/"); p != NULL && p < target + end; p = strstr(p + 1, "/v1/"))
-	{
-		const char *rest = p + strlen("/v1");
-
-		if (first == NULL)
-			first = rest;
-		/* a prefix may have a /v1/ of its own, and so may an id */
-		if (strncmp(rest, COLLECTION, strlen(COLLECTION)) == 0)
-		{
-			first = rest;
-			break;
-		}
-	}
-	if (first != NULL)
-		*len = (size_t) (target + end - first);
-	return first;
+	*query = target[len] == '?' ? target + len + 1 : NULL;
+	if (found == NULL)
+		found = strstr(path, "/v1/");
+	return found ? g_strdup(found + strlen("/v1")) : NULL;
 }
 
 /* Split on '/' first, decode then: an id may hold an escaped slash. */
 static Resource
 find_resource(const char *target, Call *call)
 {
-	size_t		len;
-	const char *path = api_path(target, &len, &call->query);
-	const char *end;
-	const char *slash;
+	g_autofree char *path = api_path(target, &call->query);
+	g_auto(GStrv) parts = g_strsplit(path ? path : "", "/", 5);
+	guint		n = g_strv_length(parts);
 
-	if (path == NULL || len < strlen(COLLECTION) || strncmp(path, COLLECTION, strlen(COLLECTION)) != 0)
+	if (n < 2 || n > 4 || strcmp(parts[1], COLLECTION) != 0)
 		return RES_NONE;
-	end = path + len;
-	path += strlen(COLLECTION);
-	if (path == end)
+	if (n == 2)
 		return RES_COLLECTION;
-	if (*path++ != '/')
+	call->id = g_uri_unescape_string(parts[2], NULL);
+	if (call->id == NULL)		/* no escape, or of a NUL: such an id there is
+								 * not */
+		call->id = g_strdup(parts[2]);
+	if (*call->id == '\0')
 		return RES_NONE;
-	slash = memchr(path, '/', (size_t) (end - path));
-	if (slash == NULL)
-		slash = end;
-	if (slash == path)
-		return RES_NONE;
-	percent_decode(&call->id, path, (size_t) (slash - path), false);
-	if (slash == end)
+	if (n == 3)
 		return RES_CONNECTION;
-	if ((size_t) (end - slash) == strlen(TEST_RUNS) && strncmp(slash, TEST_RUNS, strlen(TEST_RUNS)) == 0)
-		return RES_TEST_RUNS;
-	return RES_NONE;
+	return strcmp(parts[3], TEST_RUNS) == 0 ? RES_TEST_RUNS : RES_NONE;
 }
 
 /*
@@ -204,16 +132,15 @@ check_key(Call *call)
 {
 	const char *header = call->request->authorization;
 
-	if (header == NULL || strncasecmp(header, "Bearer ", 7) != 0 || header[7] == '\0')
+	if (header == NULL || g_ascii_strncasecmp(header, "Bearer ", 7) != 0 || header[7] == '\0')
 	{
-		answer_error(call->answer, 401, "authorization_header_format_invalid", NULL,
+		answer_error(call->answer, 401, "authorization_header_format_invalid",
 					 "Invalid Authorization header format. Must be \"Bearer <YOUR_API_KEY>\".");
 		return false;
 	}
-	for (int i = 0; i < settings.nsecret_keys; i++)
-		if (strcmp(header + 7, settings.secret_keys[i]) == 0)
-			return true;
-	answer_error(call->answer, 401, "clerk_key_invalid", NULL,
+	if (g_strv_contains((const char *const *) settings.secret_keys, header + 7))
+		return true;
+	answer_error(call->answer, 401, "clerk_key_invalid",
 				 "The provided Clerk Secret Key is invalid. Make sure that your Clerk Secret Key is correct.");
 	return false;
 }
@@ -225,7 +152,7 @@ check_version(Call *call)
 
 	if (version == NULL || strcmp(version, API_VERSION) == 0)
 		return true;
-	answer_error(call->answer, 400, "api_version_invalid", NULL,
+	answer_error(call->answer, 400, "api_version_invalid",
 				 "%.100s is not a version of this API.", version);
 	return false;
 }
@@ -237,13 +164,13 @@ find_endpoint(Call *call)
 
 	if (resource == RES_NONE)
 	{
-		answer_error(call->answer, 404, "resource_not_found", NULL, "There is nothing at this path.");
+		answer_error(call->answer, 404, "resource_not_found", "There is nothing at this path.");
 		return NULL;
 	}
 	for (const Endpoint *e = endpoints; e->run != NULL; e++)
 		if (e->resource == resource && strcmp(e->method, call->request->method) == 0)
 			return e;
-	answer_error(call->answer, 405, "method_not_allowed", NULL,
+	answer_error(call->answer, 405, "method_not_allowed",
 				 "%.20s is not allowed here.", call->request->method);
 	call->answer->allow = allowed_methods[resource];
 	return NULL;
@@ -254,7 +181,7 @@ is_json_type(const char *content_type)
 {
 	size_t		len = strlen("application/json");
 
-	if (content_type == NULL || strncasecmp(content_type, "application/json", len) != 0)
+	if (content_type == NULL || g_ascii_strncasecmp(content_type, "application/json", len) != 0)
 		return false;
 	return content_type[len + strspn(content_type + len, " \t")] == '\0' ||
 		content_type[len + strspn(content_type + len, " \t")] == ';';
@@ -266,15 +193,15 @@ check_body(Call *call, const Endpoint *endpoint)
 	const ApiRequest *request = call->request;
 
 	if (request->body_too_large)
-		answer_error(call->answer, 413, "request_body_too_large", NULL, "The request body is too large.");
-	else if (request->body_len > 0 && (endpoint->refuses_body || !is_json_type(request->content_type)))
-		answer_error(call->answer, 415, "unsupported_content_type", NULL,
+		answer_error(call->answer, 413, "request_body_too_large", "The request body is too large.");
+	else if (request->body->len > 0 && (endpoint->refuses_body || !is_json_type(request->content_type)))
+		answer_error(call->answer, 415, "unsupported_content_type",
 					 endpoint->refuses_body ? "This request takes no body." : "The Content-Type must be application/json.");
 	else if (!endpoint->wants_body)
 		return true;
-	else if (!json_parse(request->body, request->body_len, &call->body) ||
+	else if (!json_parse(request->body->str, request->body->len, &call->body) ||
 			 !json_object_is_type(call->body, json_type_object))
-		answer_error(call->answer, 400, "request_body_invalid", NULL,
+		answer_error(call->answer, 400, "request_body_invalid",
 					 "The request body is invalid. It must be a JSON object.");
 	else
 		return true;
@@ -284,11 +211,11 @@ check_body(Call *call, const Endpoint *endpoint)
 static bool
 check_connection(Call *call)
 {
-	call->conn = store_find(call->id.data, call->id.len);
+	call->conn = store_find(call->id);
 	if (call->conn != NULL)
 		return true;
-	answer_error(call->answer, 404, "resource_not_found", NULL,
-				 "No enterprise connection was found with id %.200s.", call->id.data);
+	answer_error(call->answer, 404, "resource_not_found",
+				 "No enterprise connection was found with id %.200s.", call->id);
 	return false;
 }
 
@@ -305,42 +232,46 @@ api_execute(const ApiRequest *request, Answer *answer)
 			(endpoint->resource == RES_COLLECTION || check_connection(&call)))
 			endpoint->run(&call);
 	}
-	buf_free(&call.id);
+	g_free(call.id);
 	json_object_put(call.body);
 }
 
 /*
  * Pages
  */
-static long
-page_number(const Buf *text, const char *name, long low, long high, long value, Faults *faults)
+static gint64
+page_number(const char *text, const char *name, gint64 low, gint64 high, gint64 value, GString *faults)
 {
-	char	   *end;
-	long		n;
+	g_autoptr(GError) error = NULL;
 
-	errno = 0;
-	n = strtol(text->data, &end, 10);
-	if (text->len == 0 || *end != '\0')
+	if (g_ascii_string_to_signed(text, 10, low, high, &value, &error))
+		return value;
+	if (error->code == G_NUMBER_PARSER_ERROR_INVALID)
 		fault_add(faults, "form_param_format_invalid", name, "%s must be an integer.", name);
-	else if (errno != 0 || n < low || n > high)
+	else
 		fault_add(faults, "form_param_value_invalid", name,
 				  high == LIMIT_MAX ? "%s must be between 1 and 500." : "%s must not be negative.", name);
-	else
-		return n;
 	return value;
 }
 
 /* True when this parameter was about the page. */
 static bool
-page_parameter(Page *page, const Buf *name, const Buf *value, Faults *faults)
+page_parameter(Page *page, const char *name, const char *value, GString *faults)
 {
-	if (strcmp(name->data, "limit") == 0)
+	if (strcmp(name, "limit") == 0)
 		page->limit = page_number(value, "limit", 1, LIMIT_MAX, page->limit, faults);
-	else if (strcmp(name->data, "offset") == 0)
-		page->offset = page_number(value, "offset", 0, INT32_MAX, page->offset, faults);
+	else if (strcmp(name, "offset") == 0)
+		page->offset = page_number(value, "offset", 0, G_MAXINT32, page->offset, faults);
 	else
 		return false;
 	return true;
+}
+
+/* name=value pairs of a query, decoded. */
+static void
+query_init(GUriParamsIter *iter, const char *query)
+{
+	g_uri_params_iter_init(iter, query ? query : "", -1, "&", G_URI_PARAMS_WWW_FORM | G_URI_PARAMS_PARSE_RELAXED);
 }
 
 /*
@@ -348,22 +279,22 @@ page_parameter(Page *page, const Buf *name, const Buf *value, Faults *faults)
  * counts all of them, this one included.
  */
 static void
-page_item(Buf *out, const Page *page, long seen, const char *text, size_t len)
+page_item(GString *out, const Page *page, gint64 seen, const char *text, size_t len)
 {
 	if (seen <= page->offset || seen > page->offset + page->limit)
 		return;
 	if (seen > page->offset + 1)
-		buf_char(out, ',');
-	buf_add(out, text, len);
+		g_string_append_c(out, ',');
+	g_string_append_len(out, text, len);
 }
 
 /*
  * The endpoints
  */
-int64_t
+gint64
 api_write_time(void)
 {
-	return settings.clock_ms > 0 ? settings.clock_ms++ : clock_wall_ms();
+	return settings.clock_ms > 0 ? settings.clock_ms++ : g_get_real_time() / 1000;
 }
 
 /* Remember of the secrets only that they are there. */
@@ -384,19 +315,19 @@ note_secrets(Conn *conn, struct json_object *body)
 static void
 run_create(Call *call)
 {
-	Faults		faults = {0};
+	g_autoptr(GString) faults = g_string_new(NULL);
 	struct json_object *object;
 
-	validate_body(call->body, OP_CREATE, NULL, NULL, &faults);
-	if (faults.count > 0)
+	validate_body(call->body, OP_CREATE, NULL, NULL, faults);
+	if (faults->len > 0)
 	{
-		answer_faults(call->answer, 422, &faults);
+		answer_faults(call->answer, 422, faults);
 		return;
 	}
-	if (settings.max_connections > 0 && store_count() >= (size_t) settings.max_connections)
+	if (settings.max_connections > 0 && store_count() >= settings.max_connections)
 	{
-		answer_error(call->answer, 403, "quota_exceeded", NULL,
-					 "You have reached the limit of %ld enterprise connections.", settings.max_connections);
+		answer_error(call->answer, 403, "quota_exceeded",
+					 "You have reached the limit of %" G_GINT64_FORMAT " enterprise connections.", settings.max_connections);
 		return;
 	}
 	object = object_create(call->body, api_write_time());
@@ -407,8 +338,7 @@ run_create(Call *call)
 
 typedef struct Filter
 {
-	Buf			organization_id;
-	bool		by_organization;
+	char	   *organization_id;	/* NULL: any */
 	bool		by_active;
 	bool		active;
 } Filter;
@@ -418,26 +348,22 @@ passes(const Filter *filter, const Conn *conn)
 {
 	if (filter->by_active && conn->active != filter->active)
 		return false;
-	if (!filter->by_organization)
-		return true;
-	return conn->organization_id != NULL &&
-		strcmp(conn->organization_id, filter->organization_id.data) == 0;
+	return filter->organization_id == NULL || g_strcmp0(conn->organization_id, filter->organization_id) == 0;
 }
 
 static void
-filter_parameter(Filter *filter, const Buf *name, const Buf *value, Faults *faults)
+filter_parameter(Filter *filter, const char *name, const char *value, GString *faults)
 {
-	if (strcmp(name->data, "organization_id") == 0)
+	if (strcmp(name, "organization_id") == 0)
 	{
-		filter->by_organization = true;
-		filter->organization_id.len = 0;
-		buf_add(&filter->organization_id, value->data, value->len);
+		g_free(filter->organization_id);
+		filter->organization_id = g_strdup(value);
 	}
-	else if (strcmp(name->data, "active") == 0)
+	else if (strcmp(name, "active") == 0)
 	{
 		filter->by_active = true;
-		filter->active = strcmp(value->data, "true") == 0;
-		if (!filter->active && strcmp(value->data, "false") != 0)
+		filter->active = strcmp(value, "true") == 0;
+		if (!filter->active && strcmp(value, "false") != 0)
 			fault_add(faults, "form_param_value_invalid", "active", "active must be true or false.");
 	}
 }
@@ -447,33 +373,33 @@ filter_parameter(Filter *filter, const Buf *name, const Buf *value, Faults *faul
  * one, everything, for the total.
  */
 static void
-write_connections(Buf *out, const Filter *filter, const Page *page)
+write_connections(GString *out, const Filter *filter, const Page *page)
 {
-	long		total = (long) store_count();
-	long		seen = 0;
+	gint64		total = store_count();
+	gint64		seen = 0;
 
-	buf_str(out, "{\"data\":[");
-	if (!filter->by_active && !filter->by_organization)
+	g_string_append(out, "{\"data\":[");
+	if (!filter->by_active && filter->organization_id == NULL)
 	{
-		for (long i = page->offset; i < total && i < page->offset + page->limit; i++)
+		for (gint64 i = page->offset; i < total && i < page->offset + page->limit; i++)
 		{
-			const Conn *conn = store_at((size_t) (total - 1 - i));
+			const Conn *conn = store_at((guint) (total - 1 - i));
 
 			page_item(out, page, i + 1, conn->text, conn->text_len);
 		}
 	}
 	else
 	{
-		for (long i = total - 1; i >= 0; i--)
+		for (gint64 i = total - 1; i >= 0; i--)
 		{
-			const Conn *conn = store_at((size_t) i);
+			const Conn *conn = store_at((guint) i);
 
 			if (passes(filter, conn))
 				page_item(out, page, ++seen, conn->text, conn->text_len);
 		}
 		total = seen;
 	}
-	buf_printf(out, "],\"total_count\":%ld}", total);
+	g_string_append_printf(out, "],\"total_count\":%" G_GINT64_FORMAT "}", total);
 }
 
 static void
@@ -481,44 +407,48 @@ run_list(Call *call)
 {
 	Page		page = {.limit = LIMIT_DEFAULT};
 	Filter		filter = {0};
-	Faults		faults = {0};
-	Buf			name = {0},
-				value = {0};
+	g_autoptr(GString) faults = g_string_new(NULL);
+	GUriParamsIter iter;
+	char	   *name;
+	char	   *value;
 
-	while (query_next(&call->query, &name, &value))
-		if (!page_parameter(&page, &name, &value, &faults))
-			filter_parameter(&filter, &name, &value, &faults);
-	if (faults.count > 0)
-		answer_faults(call->answer, 422, &faults);
+	query_init(&iter, call->query);
+	while (g_uri_params_iter_next(&iter, &name, &value, NULL))
+	{
+		if (!page_parameter(&page, name, value, faults))
+			filter_parameter(&filter, name, value, faults);
+		g_free(name);
+		g_free(value);
+	}
+	if (faults->len > 0)
+		answer_faults(call->answer, 422, faults);
 	else
 	{
 		call->answer->status = 200;
-		write_connections(&call->answer->body, &filter, &page);
+		write_connections(call->answer->body, &filter, &page);
 	}
-	buf_free(&name);
-	buf_free(&value);
-	buf_free(&filter.organization_id);
+	g_free(filter.organization_id);
 }
 
 static void
 run_get(Call *call)
 {
 	call->answer->status = 200;
-	buf_add(&call->answer->body, call->conn->text, call->conn->text_len);
+	g_string_append_len(call->answer->body, call->conn->text, call->conn->text_len);
 }
 
 static void
 run_update(Call *call)
 {
-	Faults		faults = {0};
+	g_autoptr(GString) faults = g_string_new(NULL);
 	struct json_object *stored;
-	int64_t		now;
+	gint64		now;
 
 	json_parse(call->conn->text, call->conn->text_len, &stored);
-	validate_body(call->body, OP_UPDATE, call->conn, stored, &faults);
-	if (faults.count > 0)
+	validate_body(call->body, OP_UPDATE, call->conn, stored, faults);
+	if (faults->len > 0)
 	{
-		answer_faults(call->answer, 422, &faults);
+		answer_faults(call->answer, 422, faults);
 		json_object_put(stored);
 		return;
 	}
@@ -534,12 +464,12 @@ run_update(Call *call)
 static void
 run_delete(Call *call)
 {
-	Buf		   *out = &call->answer->body;
+	GString    *out = call->answer->body;
 
 	call->answer->status = 200;
-	buf_str(out, "{\"object\":\"enterprise_connection\",\"id\":");
-	buf_json_string(out, call->conn->id, call->conn->id_len);
-	buf_str(out, ",\"deleted\":true}");
+	g_string_append(out, "{\"object\":\"enterprise_connection\",\"id\":");
+	json_append_text(out, call->conn->id);
+	g_string_append(out, ",\"deleted\":true}");
 	store_remove(call->conn);
 	api_write_time();
 }
@@ -554,8 +484,8 @@ run_create_test_run(Call *call)
 	run = object_test_run(stored, api_write_time());
 	store_add_run(call->conn, run);
 	call->answer->status = 200;
-	buf_printf(&call->answer->body, "{\"url\":\"" TEST_FLOW_URL "?ticket=%s\"}",
-			   json_object_get_string(json_object_object_get(run, "id")));
+	g_string_append_printf(call->answer->body, "{\"url\":\"" TEST_FLOW_URL "?ticket=%s\"}",
+						   json_object_get_string(json_object_object_get(run, "id")));
 	json_object_put(run);
 	json_object_put(stored);
 }
@@ -573,42 +503,49 @@ status_bit(const char *status)
 }
 
 static void
-write_test_runs(Buf *out, const Conn *conn, unsigned statuses, const Page *page)
+write_test_runs(GString *out, const Conn *conn, unsigned statuses, const Page *page)
 {
-	long		seen = 0;
+	gint64		seen = 0;
 
-	buf_str(out, "{\"data\":[");
-	for (int i = conn->nruns - 1; i >= 0; i--)
-		if (statuses == 0 || (statuses & status_bit(conn->runs[i].status)))
-			page_item(out, page, ++seen, conn->runs[i].text, strlen(conn->runs[i].text));
-	buf_printf(out, "],\"total_count\":%ld}", seen);
+	g_string_append(out, "{\"data\":[");
+	for (guint i = conn->runs ? conn->runs->len : 0; i-- > 0;)
+	{
+		const TestRun *run = &g_array_index(conn->runs, TestRun, i);
+
+		if (statuses == 0 || (statuses & status_bit(run->status)))
+			page_item(out, page, ++seen, run->text, strlen(run->text));
+	}
+	g_string_append_printf(out, "],\"total_count\":%" G_GINT64_FORMAT "}", seen);
 }
 
 static void
 run_list_test_runs(Call *call)
 {
 	Page		page = {.limit = LIMIT_DEFAULT};
-	Faults		faults = {0};
+	g_autoptr(GString) faults = g_string_new(NULL);
 	unsigned	statuses = 0;
-	Buf			name = {0},
-				value = {0};
+	GUriParamsIter iter;
+	char	   *name;
+	char	   *value;
 
-	while (query_next(&call->query, &name, &value))
+	query_init(&iter, call->query);
+	while (g_uri_params_iter_next(&iter, &name, &value, NULL))
 	{
-		if (page_parameter(&page, &name, &value, &faults) || strcmp(name.data, "status") != 0)
-			continue;
-		if (status_bit(value.data) == 0)
-			fault_add(&faults, "form_param_value_invalid", "status",
-					  "status must be one of: pending, success, failed.");
-		statuses |= status_bit(value.data);
+		if (!page_parameter(&page, name, value, faults) && strcmp(name, "status") == 0)
+		{
+			if (status_bit(value) == 0)
+				fault_add(faults, "form_param_value_invalid", "status",
+						  "status must be one of: pending, success, failed.");
+			statuses |= status_bit(value);
+		}
+		g_free(name);
+		g_free(value);
 	}
-	if (faults.count > 0)
-		answer_faults(call->answer, 422, &faults);
+	if (faults->len > 0)
+		answer_faults(call->answer, 422, faults);
 	else
 	{
 		call->answer->status = 200;
-		write_test_runs(&call->answer->body, call->conn, statuses, &page);
+		write_test_runs(call->answer->body, call->conn, statuses, &page);
 	}
-	buf_free(&name);
-	buf_free(&value);
 }

@@ -25,24 +25,20 @@ typedef struct ApiRequest
 	const char *authorization;
 	const char *api_version;
 	const char *content_type;
-	const char *body;
-	size_t		body_len;
+	const GString *body;
 	bool		body_too_large;
 } ApiRequest;
 
 /*
- * The part of a target that follows /v1, without the query; NULL when there
- * is no /v1/ in it.  *query is what follows '?', or NULL.
+ * The part of a target that follows /v1, without the query, for the caller to
+ * free; NULL when there is no /v1/ in it.  *query is what follows '?', or NULL.
  */
-extern const char *api_path(const char *target, size_t *len, const char **query);
+extern char *api_path(const char *target, const char **query);
 
 /* Carry out a request on the store. */
 extern void api_execute(const ApiRequest *request, Answer *answer);
 
 /* The time to stamp on the next write, in milliseconds. */
-extern int64_t api_write_time(void);
-
-/* name=value pairs of a query, decoded; false at the end. */
-extern bool query_next(const char **query, Buf *name, Buf *value);
+extern gint64 api_write_time(void);
 
 #endif							/* MOCK_API_H */

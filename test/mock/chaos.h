@@ -22,8 +22,8 @@ typedef enum ChaosOutcome
 typedef struct ChaosDraw
 {
 	ChaosOutcome outcome;
-	long		slow_ms;
-	long		slow_after_ms;
+	gint64		slow_ms;
+	gint64		slow_after_ms;
 } ChaosDraw;
 
 /* Start windows and random numbers anew. */

@@ -92,7 +92,7 @@ start()
 	rm -f "$tmp/port"
 	${RUNNER-} "$mock" --port-file "$tmp/port" --parent $$ "$@" >"$tmp/out" 2>>"$tmp/err" &
 	pid=$!
-	pids+=($pid)
+	pids+=("$pid")
 	for _ in $(seq 100); do
 		[ -s "$tmp/port" ] && break
 		sleep 0.1
@@ -258,7 +258,6 @@ check_records()
 
 check_script()
 {
-	local got before after
 	reset
 	mock_post script '{"match":{"method":"GET","path":"/enterprise_connections"},"skip":1,"times":2,"status":502,"body":"<html>","headers":{"Content-Type":"text/html","X-A":["1","2"]}}' >/dev/null
 	like 'the first is let through' "$(api GET $ec)" '200 '
@@ -487,7 +486,7 @@ check_descriptors()
 	bash -c "for _ in {1..40}; do exec {fd}<>/dev/tcp/127.0.0.1/${base##*:}; done; exec sleep 60" &
 	local silent=$! files
 	for _ in $(seq 100); do
-		files=(/proc/$pid/fd/*)
+		files=(/proc/"$pid"/fd/*)
 		[ ${#files[@]} -lt 30 ] || break
 		sleep 0.1
 	done

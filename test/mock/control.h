@@ -12,9 +12,7 @@
 
 #define CONTROL_PREFIX	"/_mock/"
 
-/* Called with flow_lock held. */
-extern void control_handle(const char *method, const char *target,
-						   const char *body, size_t body_len, bool tls, Answer *answer);
+extern void control_handle(const char *method, const char *target, const GString *body, bool tls, Answer *answer);
 
 /* Back to the beginning: store, script, records, counters, settings. */
 extern void control_reset(void);

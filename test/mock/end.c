@@ -31,7 +31,11 @@ crashed(int number, siginfo_t *info, void *context)
 	else
 		dprintf(STDERR_FILENO, "at address %p\n", info->si_addr);
 	backtrace_symbols_fd(frames, backtrace(frames, MAX_FRAMES), STDERR_FILENO);
-	/* reset by now: this one ends the process, with a core if there may be one */
+
+	/*
+	 * reset by now: this one ends the process, with a core if there may be
+	 * one
+	 */
 	raise(number);
 }
 

@@ -11,20 +11,19 @@
 #include <string.h>
 
 #include "chaos.h"
-#include "clock.h"
+
 #include "record.h"
 #include "settings.h"
 
 /* How often it is looked whether a held request's client has left. */
 #define HOLD_CHECK_MS	100
 
-pthread_mutex_t flow_lock = PTHREAD_MUTEX_INITIALIZER;
 unsigned long flow_epoch = 1;
 
 static void
-wait_ms(Request *req, long ms)
+wait_ms(Request *req, gint64 ms)
 {
-	req->due_ns = clock_mono_ns() + (int64_t) ms * 1000000;
+	req->due_us = g_get_monotonic_time() + ms * 1000;
 }
 
 /* A scripted request follows its step; limits and chaos are not asked. */
@@ -38,10 +37,10 @@ plan_step(Request *req)
 	req->hold = step->hold;
 	req->reset_first = step->reset == RESET_BEFORE;
 	req->execute = step->apply || step->reset == RESET_AFTER ||
-		(step->real && !step->is_raw && !step->hold);
+		(step->real && step->raw == NULL && !step->hold);
 	if (step->reset == RESET_AFTER)
 		req->ending = ENDING_RESET;
-	else if (step->is_raw)
+	else if (step->raw != NULL)
 		req->ending = ENDING_RAW;
 }
 
@@ -76,9 +75,8 @@ note_arrival(Request *req)
 	RecordInput input = {
 		.method = req->api.method,
 		.target = req->target,
-		.headers = &req->headers,
-		.body = req->api.body,
-		.body_len = req->api.body_len,
+		.headers = req->headers,
+		.body = req->body,
 		.connection = req->connection_number,
 		.scripted = req->step != NULL
 	};
@@ -93,12 +91,11 @@ bool
 flow_start(Request *req)
 {
 	const char *query;
-	size_t		len = strcspn(req->target, "?");
-	const char *path = api_path(req->target, &len, &query);
+	g_autofree char *path = api_path(req->target, &query);
 
 	if (path == NULL)
-		path = req->target;
-	req->step = script_match(req->api.method, path, len, req->api.body, req->api.body_len);
+		path = g_strndup(req->target, strcspn(req->target, "?"));
+	req->step = script_match(req->api.method, path, req->body);
 	req->delay_ms = settings.latency_ms;
 	if (req->step != NULL)
 		plan_step(req);
@@ -118,12 +115,13 @@ take(Request *req)
 		api_execute(&req->api, &req->answer);
 	if (step == NULL || step->real)
 		return;
-	answer_free(&req->answer);
-	memset(&req->answer, 0, sizeof(req->answer));
-	req->answer.status = step->status;
+	g_string_truncate(req->answer.body, 0);
+	req->answer.retry_after[0] = '\0';
+	req->answer.allow = NULL;
+	req->answer.status = (int) step->status;
 	/* filled and raw bodies are sent from the step */
-	if (!step->fill && step->body.len > 0)
-		buf_add(&req->answer.body, step->body.data, step->body.len);
+	if (!step->fill && step->body != NULL)
+		g_string_append_len(req->answer.body, step->body->str, (gssize) step->body->len);
 }
 
 static bool
@@ -196,7 +194,7 @@ flow_advance(Request *req)
 }
 
 void
-flow_pause(Request *req, long ms)
+flow_pause(Request *req, gint64 ms)
 {
 	wait_ms(req, ms);
 }

@@ -10,15 +10,10 @@
  * Each arrow that waits leaves the connection suspended and the request with
  * the timer, which goes on whether or not the client is still there.
  *
- * Everything here, and all that it calls (store, script, records, settings),
- * is guarded by one mutex: flow_lock.
- *
  *-------------------------------------------------------------------------
  */
 #ifndef MOCK_FLOW_H
 #define MOCK_FLOW_H
-
-#include <pthread.h>
 
 #include "answer.h"
 #include "api.h"
@@ -49,8 +44,8 @@ typedef struct Request
 	char	   *target;
 	bool		headers_seen;
 	bool		control;
-	Buf			body;
-	Buf			headers;		/* a JSON object */
+	GString    *body;
+	GString    *headers;		/* a JSON object */
 	ApiRequest	api;
 	unsigned long connection_number;
 
@@ -60,34 +55,32 @@ typedef struct Request
 	bool		execute;		/* carry out the operation */
 	bool		reset_first;
 	bool		hold;
-	long		delay_ms;
-	long		delay_after_ms;
+	gint64		delay_ms;
+	gint64		delay_after_ms;
 	Step	   *step;			/* NULL: not scripted */
 	Answer		answer;
 
 	/* where it is noted */
 	unsigned long epoch;
-	uint64_t	seq;
+	guint64		seq;
 	bool		counted;
 
 	/* for the timer */
-	int64_t		due_ns;
-	uint64_t	turn;
+	gint64		due_us;
+	guint64		turn;
 } Request;
-
-extern pthread_mutex_t flow_lock;
 
 /* Goes up with each reset: what began before it must not be noted after. */
 extern unsigned long flow_epoch;
 
-/* Take in a request that has arrived; false: it waits until due_ns. */
+/* Take in a request that has arrived; false: it waits until due_us. */
 extern bool flow_start(Request *req);
 
 /* Its time has come: go on; false: it waits again. */
 extern bool flow_advance(Request *req);
 
 /* Put off what is being streamed; flow_advance will report it ready. */
-extern void flow_pause(Request *req, long ms);
+extern void flow_pause(Request *req, gint64 ms);
 
 /* Let it end now, unanswered. */
 extern void flow_abort(Request *req);

@@ -3,14 +3,12 @@
  * http.c
  *		Requests coming in: microhttpd's callbacks.
  *
- * One thread runs all of them.  A request that has to wait is suspended here
- * and resumed by the timer's thread.
+ * A request that has to wait is suspended here and resumed by the timer.
  *
  *-------------------------------------------------------------------------
  */
 #include "http.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "control.h"
@@ -22,7 +20,7 @@
 #include "timer.h"
 
 /* Control bodies seed whole stores. */
-#define CONTROL_MAX_BODY	((size_t) 256 << 20)
+#define CONTROL_MAX_BODY	((gsize) 256 << 20)
 
 /* One TCP connection. */
 typedef struct Peer
@@ -38,30 +36,29 @@ static unsigned long last_peer_epoch;
 void *
 http_begin(void *cls, const char *uri, struct MHD_Connection *connection)
 {
-	Request    *req = xcalloc(sizeof(Request));
+	Request    *req = g_new0(Request, 1);
 
 	(void) cls;
 	req->connection = connection;
-	req->target = xstrdup(uri);
-	req->control = strncmp(uri, CONTROL_PREFIX, strlen(CONTROL_PREFIX)) == 0;
+	req->target = g_strdup(uri);
+	req->control = g_str_has_prefix(uri, CONTROL_PREFIX);
+	req->body = g_string_new(NULL);
+	req->headers = g_string_new(NULL);
+	req->answer.body = g_string_new(NULL);
 	return req;
 }
 
 static enum MHD_Result
 write_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	Buf		   *out = cls;
-	size_t		start;
+	GString    *out = cls;
+	g_autofree char *lower = g_ascii_strdown(name, -1);
 
 	(void) kind;
-	buf_char(out, out->len == 0 ? '{' : ',');
-	start = out->len;
-	buf_json_cstring(out, name);
-	for (size_t i = start; i < out->len; i++)
-		if (out->data[i] >= 'A' && out->data[i] <= 'Z')
-			out->data[i] += 'a' - 'A';
-	buf_char(out, ':');
-	buf_json_cstring(out, value ? value : "");
+	g_string_append_c(out, out->len == 0 ? '{' : ',');
+	json_append_text(out, lower);
+	g_string_append_c(out, ':');
+	json_append_text(out, value ? value : "");
 	return MHD_YES;
 }
 
@@ -75,9 +72,7 @@ header(Request *req, const char *name)
 static void
 number_peer(Request *req)
 {
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	Peer	   *peer = info->socket_context;
+	Peer	   *peer = MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 
 	if (last_peer_epoch != flow_epoch)
 	{
@@ -100,67 +95,50 @@ number_peer(Request *req)
 static void
 note_head(Request *req, const char *method)
 {
-	bool		full;
-
 	req->headers_seen = true;
 	req->fd = MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 	req->api.method = method;
 	req->api.target = req->target;
+	req->api.body = req->body;
 	if (req->control)
 		return;
 	req->api.authorization = header(req, "Authorization");
 	req->api.api_version = header(req, "Clerk-API-Version");
 	req->api.content_type = header(req, "Content-Type");
-	pthread_mutex_lock(&flow_lock);
 	number_peer(req);
-	full = settings.record == RECORD_FULL;
-	pthread_mutex_unlock(&flow_lock);
-	if (!full)
+	if (settings.record != RECORD_FULL)
 		return;
-	MHD_get_connection_values(req->connection, MHD_HEADER_KIND, write_header, &req->headers);
-	buf_str(&req->headers, req->headers.len > 0 ? "}" : "{}");
+	MHD_get_connection_values(req->connection, MHD_HEADER_KIND, write_header, req->headers);
+	g_string_append(req->headers, req->headers->len > 0 ? "}" : "{}");
 }
 
 /* What is over the cap is read all the same: the client wants its answer. */
 static void
 take_body(Request *req, const char *data, size_t len)
 {
-	size_t		max = req->control ? CONTROL_MAX_BODY : API_MAX_BODY;
+	gsize		max = req->control ? CONTROL_MAX_BODY : API_MAX_BODY;
 
-	if (req->body.len + len > max)
+	if (req->body->len + len > max)
 		req->api.body_too_large = true;
 	if (!req->api.body_too_large)
-		buf_add(&req->body, data, len);
+		g_string_append_len(req->body, data, (gssize) len);
 }
 
 /* True: it can be answered; false: it was suspended. */
 static bool
 process(Request *req)
 {
-	bool		ready = true;
-
-	req->api.body = req->body.data;
-	req->api.body_len = req->body.len;
-	pthread_mutex_lock(&flow_lock);
 	if (req->control)
 	{
-		control_handle(req->api.method, req->target, req->body.data, req->body.len,
-					   server_uses_tls(), &req->answer);
+		control_handle(req->api.method, req->target, req->body, server_uses_tls(), &req->answer);
 		req->stage = STAGE_READY;
+		return true;
 	}
-	else if (!flow_start(req))
-	{
-		if (timer_stopped())
-			flow_abort(req);
-		else
-		{
-			ready = false;
-			MHD_suspend_connection(req->connection);
-			timer_add(req);
-		}
-	}
-	pthread_mutex_unlock(&flow_lock);
-	return ready;
+	if (flow_start(req))
+		return true;
+	MHD_suspend_connection(req->connection);
+	timer_add(req);
+	return false;
 }
 
 enum MHD_Result
@@ -202,16 +180,15 @@ http_done(void *cls, struct MHD_Connection *connection, void **req_cls,
 	if (req == NULL)
 		return;
 	*req_cls = NULL;
-	pthread_mutex_lock(&flow_lock);
 	if (req->counted)
 		stats_request_ends();
 	step_release(req->step);
-	pthread_mutex_unlock(&flow_lock);
-	answer_free(&req->answer);
-	buf_free(&req->body);
-	buf_free(&req->headers);
-	free(req->target);
-	free(req);
+	if (req->answer.body != NULL)
+		g_string_free(req->answer.body, TRUE);
+	g_string_free(req->body, TRUE);
+	g_string_free(req->headers, TRUE);
+	g_free(req->target);
+	g_free(req);
 }
 
 void
@@ -224,14 +201,10 @@ http_connection(void *cls, struct MHD_Connection *connection, void **socket_cont
 	(void) connection;
 	if (code == MHD_CONNECTION_NOTIFY_STARTED)
 	{
-		*socket_context = xcalloc(sizeof(Peer));
+		*socket_context = g_new0(Peer, 1);
 		return;
 	}
 	if (peer->counted)
-	{
-		pthread_mutex_lock(&flow_lock);
 		stats_connection_closed();
-		pthread_mutex_unlock(&flow_lock);
-	}
-	free(peer);
+	g_free(peer);
 }

@@ -6,32 +6,24 @@
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
-#include <getopt.h>
+#include <glib-unix.h>
 #include <malloc.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "buf.h"
-#include "clock.h"
-#include "control.h"
 #include "end.h"
-#include "flow.h"
 #include "record.h"
+#include "script.h"
 #include "server.h"
 #include "settings.h"
 #include "store.h"
 
 #define DEFAULT_SECRET_KEY	"sk_test_mock"
-
-/* A test that was killed must not leave its mock behind for long. */
-#define DEFAULT_MAX_SECONDS 1800
 
 /* How often the parent is looked at where the kernel cannot tell us. */
 #define PARENT_CHECK_MS		500
@@ -42,140 +34,69 @@
 /* Sockets, and some descriptors for everything else. */
 #define WANTED_DESCRIPTORS	4200
 
-typedef struct Options
-{
-	int			port;
-	const char *port_file;
-	bool		tls;
-	const char *cert_file;
-	const char *key_file;
-	bool		any_key;
-	long		max_seconds;
-	pid_t		parent;
-} Options;
+static int	port;
+static char *port_file;
+static gboolean lenient;
+static gboolean tls;
+static char *cert_file;
+static char *key_file;
+static char **secret_keys;
+static int	max_seconds = 1800; /* one whose test was killed must not stay */
+static int	parent;
 
-static const char usage_text[] =
-"usage: mock_clerk [--port N] [--port-file FILE] [--lenient]\n"
-"                  [--tls --cert FILE --key FILE] [--secret-key KEY]...\n"
-"                  [--max-seconds N] [--parent PID]\n";
+static const GOptionEntry options[] = {
+	{"port", 0, 0, G_OPTION_ARG_INT, &port, "Listen on this port of 127.0.0.1; 0, the default: any", "N"},
+	{"port-file", 0, 0, G_OPTION_ARG_FILENAME, &port_file, "Write the port to this file", "FILE"},
+	{"lenient", 0, 0, G_OPTION_ARG_NONE, &lenient, "Begin with the lenient profile", NULL},
+	{"tls", 0, 0, G_OPTION_ARG_NONE, &tls, "Speak TLS; wants --cert and --key", NULL},
+	{"cert", 0, 0, G_OPTION_ARG_FILENAME, &cert_file, "The certificate (PEM)", "FILE"},
+	{"key", 0, 0, G_OPTION_ARG_FILENAME, &key_file, "Its private key (PEM)", "FILE"},
+	{"secret-key", 0, 0, G_OPTION_ARG_STRING_ARRAY, &secret_keys, "A key that is good; may be repeated (" DEFAULT_SECRET_KEY ")", "KEY"},
+	{"max-seconds", 0, 0, G_OPTION_ARG_INT, &max_seconds, "End after this time (1800)", "N"},
+	{"parent", 0, 0, G_OPTION_ARG_INT, &parent, "End with this process", "PID"},
+	G_OPTION_ENTRY_NULL
+};
+
+static GMainLoop *loop;
 
 static void
-usage(void)
+parse_options(int argc, char **argv)
 {
-	fputs(usage_text, stderr);
+	g_autoptr(GOptionContext) context = g_option_context_new("- a stand-in for Clerk's enterprise connections API");
+	g_autoptr(GError) error = NULL;
+
+	g_option_context_add_main_entries(context, options, NULL);
+	if (g_option_context_parse(context, &argc, &argv, &error) && argc == 1 &&
+		tls == (cert_file != NULL && key_file != NULL) &&
+		port >= 0 && port <= 65535 && max_seconds >= 0 && parent >= 0)
+		return;
+	g_printerr("mock_clerk: %s; see --help\n", error ? error->message : "wrong options");
 	exit(2);
-}
-
-static long
-number_option(const char *text, long max)
-{
-	char	   *end;
-	long		n;
-
-	errno = 0;
-	n = strtol(text, &end, 10);
-	if (errno != 0 || *text == '\0' || *end != '\0' || n < 0 || n > max)
-		usage();
-	return n;
-}
-
-static void
-parse_options(int argc, char **argv, Options *o)
-{
-	static const struct option names[] = {
-		{"port", required_argument, NULL, 'p'},
-		{"port-file", required_argument, NULL, 'f'},
-		{"lenient", no_argument, NULL, 'l'},
-		{"tls", no_argument, NULL, 't'},
-		{"cert", required_argument, NULL, 'c'},
-		{"key", required_argument, NULL, 'k'},
-		{"secret-key", required_argument, NULL, 's'},
-		{"max-seconds", required_argument, NULL, 'm'},
-		{"parent", required_argument, NULL, 'P'},
-		{NULL, 0, NULL, 0}
-	};
-	int			c;
-
-	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1)
-	{
-		switch (c)
-		{
-			case 'p':
-				o->port = (int) number_option(optarg, 65535);
-				break;
-			case 'f':
-				o->port_file = optarg;
-				break;
-			case 'l':
-				settings_set_default_lenient();
-				break;
-			case 't':
-				o->tls = true;
-				break;
-			case 'c':
-				o->cert_file = optarg;
-				break;
-			case 'k':
-				o->key_file = optarg;
-				break;
-			case 's':
-				o->any_key = true;
-				settings_add_default_key(optarg);
-				break;
-			case 'm':
-				o->max_seconds = number_option(optarg, INT32_MAX);
-				break;
-			case 'P':
-				o->parent = (pid_t) number_option(optarg, INT32_MAX);
-				break;
-			default:
-				usage();
-		}
-	}
-	if (optind < argc || o->tls != (o->cert_file != NULL && o->key_file != NULL))
-		usage();
-	if (!o->any_key)
-		settings_add_default_key(DEFAULT_SECRET_KEY);
 }
 
 static char *
 read_file(const char *path)
 {
-	FILE	   *f = fopen(path, "r");
-	Buf			b = {0};
-	char		piece[4096];
-	size_t		n;
+	char	   *text;
+	g_autoptr(GError) error = NULL;
 
-	if (f == NULL)
-	{
-		fprintf(stderr, "mock_clerk: could not open \"%s\": %s\n", path, strerror(errno));
-		exit(1);
-	}
-	while ((n = fread(piece, 1, sizeof(piece), f)) > 0)
-		buf_add(&b, piece, n);
-	fclose(f);
-	buf_str(&b, "");
-	return b.data;
+	if (g_file_get_contents(path, &text, NULL, &error))
+		return text;
+	g_printerr("mock_clerk: %s\n", error->message);
+	exit(1);
 }
 
-/* Whoever sees the file sees the whole number. */
+/* The file appears with the whole number in it. */
 static bool
-write_port_file(const char *path, int port)
+write_port_file(int listening)
 {
-	Buf			temp = {0};
-	FILE	   *f;
-	bool		good;
+	g_autofree char *text = g_strdup_printf("%d\n", listening);
+	g_autoptr(GError) error = NULL;
 
-	buf_printf(&temp, "%s.%d.tmp", path, (int) getpid());
-	f = fopen(temp.data, "w");
-	good = f != NULL && fprintf(f, "%d\n", port) > 0;
-	if (f != NULL)
-		good = fclose(f) == 0 && good;
-	good = good && rename(temp.data, path) == 0;
-	if (!good)
-		fprintf(stderr, "mock_clerk: could not write \"%s\": %s\n", path, strerror(errno));
-	buf_free(&temp);
-	return good;
+	if (port_file == NULL || g_file_set_contents(port_file, text, -1, &error))
+		return true;
+	g_printerr("mock_clerk: %s\n", error->message);
+	return false;
 }
 
 static void
@@ -191,10 +112,7 @@ raise_descriptor_limit(void)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/*
- * Signals are read from a descriptor; they have to be blocked before the
- * first thread starts, so that all threads inherit that.
- */
+/* Signals are read from a descriptor, which tells who sent them. */
 static int
 open_signals(void)
 {
@@ -203,134 +121,129 @@ open_signals(void)
 
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
-	for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
+	for (size_t i = 0; i < G_N_ELEMENTS(ending); i++)
 		sigaddset(&set, ending[i]);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-/* Readable once the process is gone; -1: gone already, or not supported. */
-static int
-open_process(pid_t pid)
+/*
+ * What ends it
+ */
+static gboolean
+time_is_up(void *data)
 {
-	return (int) syscall(SYS_pidfd_open, pid, 0);
+	(void) data;
+	g_printerr("mock_clerk: ended: its %d seconds are over\n", max_seconds);
+	g_main_loop_quit(loop);
+	return G_SOURCE_REMOVE;
 }
 
-static bool
-is_gone(pid_t pid)
+static gboolean
+parent_ended(int fd, GIOCondition condition, void *data)
 {
-	return kill(pid, 0) < 0 && errno == ESRCH;
+	(void) fd;
+	(void) condition;
+	(void) data;
+	g_printerr("mock_clerk: ended: its parent, process %d, has\n", parent);
+	g_main_loop_quit(loop);
+	return G_SOURCE_REMOVE;
 }
 
-/* Who it was that sent the signal, unless it was the parent, as is usual. */
+static gboolean
+look_at_parent(void *data)
+{
+	if (kill(parent, 0) < 0 && errno == ESRCH)
+		return parent_ended(-1, 0, data);
+	return G_SOURCE_CONTINUE;
+}
+
+/* A descriptor of a process is readable once that is gone. */
 static void
-say_signal(int signal_fd, pid_t parent)
+watch_parent(void)
+{
+	int			fd = (int) syscall(SYS_pidfd_open, parent, 0);
+
+	if (fd >= 0)
+		g_unix_fd_add(fd, G_IO_IN, parent_ended, NULL);
+	else						/* gone already, or not supported */
+		g_timeout_add(PARENT_CHECK_MS, look_at_parent, NULL);
+}
+
+/* Says who it was that sent the signal, unless it was the parent, as is usual. */
+static gboolean
+signal_came(int fd, GIOCondition condition, void *data)
 {
 	struct signalfd_siginfo info;
-	char		path[64];
-	char		name[64] = "gone";
-	FILE	   *f;
+	g_autofree char *path = NULL;
+	g_autofree char *name = NULL;
 
-	if (read(signal_fd, &info, sizeof(info)) != sizeof(info) || (parent > 0 && (pid_t) info.ssi_pid == parent))
-		return;
-	snprintf(path, sizeof(path), "/proc/%u/comm", info.ssi_pid);
-	f = fopen(path, "r");
-	if (f != NULL)
-	{
-		if (fgets(name, sizeof(name), f) != NULL)
-			name[strcspn(name, "\n")] = '\0';
-		fclose(f);
-	}
-	fprintf(stderr, "mock_clerk: ended: signal %u (%s) from process %u (%s) of user %u\n",
-			info.ssi_signo, strsignal((int) info.ssi_signo), info.ssi_pid, name, info.ssi_uid);
+	(void) condition;
+	(void) data;
+	g_main_loop_quit(loop);
+	if (read(fd, &info, sizeof(info)) != sizeof(info) || (parent > 0 && (int) info.ssi_pid == parent))
+		return G_SOURCE_REMOVE;
+	path = g_strdup_printf("/proc/%u/comm", info.ssi_pid);
+	g_file_get_contents(path, &name, NULL, NULL);
+	g_printerr("mock_clerk: ended: signal %u (%s) from process %u (%s) of user %u\n", info.ssi_signo,
+			   g_strsignal((int) info.ssi_signo), info.ssi_pid, name ? g_strchomp(name) : "gone", info.ssi_uid);
+	return G_SOURCE_REMOVE;
 }
 
-/* Until a signal, the end of the parent or of the time; says which. */
 static void
-wait_for_end(const Options *o, int signal_fd)
+run_until_end(int signal_fd)
 {
-	int64_t		end = clock_mono_ns() + (int64_t) o->max_seconds * 1000000000;
-	struct pollfd fds[2] = {
-		{.fd = signal_fd,.events = POLLIN},
-		{.fd = o->parent > 0 ? open_process(o->parent) : -1,.events = POLLIN}
-	};
-	bool		ask = o->parent > 0 && fds[1].fd < 0;
-
-	for (;;)
-	{
-		int64_t		left = (end - clock_mono_ns()) / 1000000;
-
-		if (left <= 0)
-		{
-			fprintf(stderr, "mock_clerk: ended: its %ld seconds are over\n", o->max_seconds);
-			break;
-		}
-		if ((ask && is_gone(o->parent)) || fds[1].revents)
-		{
-			fprintf(stderr, "mock_clerk: ended: its parent, process %d, has\n", (int) o->parent);
-			break;
-		}
-		if (fds[0].revents)
-		{
-			say_signal(signal_fd, o->parent);
-			break;
-		}
-		if (left > INT32_MAX)
-			left = INT32_MAX;
-		if (ask && left > PARENT_CHECK_MS)
-			left = PARENT_CHECK_MS;
-		if (poll(fds, 2, (int) left) < 0 && errno != EINTR)
-			end_badly("could not wait");
-	}
-	if (fds[1].fd >= 0)
-		close(fds[1].fd);
+	loop = g_main_loop_new(NULL, FALSE);
+	g_unix_fd_add(signal_fd, G_IO_IN, signal_came, NULL);
+	g_timeout_add_seconds((guint) max_seconds, time_is_up, NULL);
+	if (parent > 0)
+		watch_parent();
+	g_main_loop_run(loop);
+	g_main_loop_unref(loop);
 }
 
 int
 main(int argc, char **argv)
 {
-	Options		o = {.max_seconds = DEFAULT_MAX_SECONDS};
-	char	   *cert = NULL;
-	char	   *key = NULL;
+	g_autofree char *cert = NULL;
+	g_autofree char *key = NULL;
 	int			signal_fd;
-	int			port;
+	int			listening;
 	bool		good;
 
 	/*
-	 * The thread that serves would get an arena of its own, which grows a
-	 * page or two at a time: a system call for every other request.
+	 * by a page or two at a time, it would be a system call for every other
+	 * request
 	 */
-	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_TOP_PAD, HEAP_STEP);
-	parse_options(argc, argv, &o);
+	parse_options(argc, argv);
+	if (secret_keys == NULL)
+		secret_keys = g_strsplit(DEFAULT_SECRET_KEY, " ", 1);
 	end_watch_crashes();
+	settings_set_defaults(lenient, secret_keys);
 	settings_reset();
 	raise_descriptor_limit();
-	if (o.tls)
+	if (tls)
 	{
-		cert = read_file(o.cert_file);
-		key = read_file(o.key_file);
+		cert = read_file(cert_file);
+		key = read_file(key_file);
 	}
 	signal_fd = open_signals();
-	port = server_start(o.port, cert, key);
-	if (port < 0)
+	listening = server_start(port, cert, key);
+	if (listening < 0)
 		return 1;
-	good = o.port_file == NULL || write_port_file(o.port_file, port);
+	good = write_port_file(listening);
 	if (good)
 	{
-		printf("port %d\n", port);
+		printf("port %d\n", listening);
 		fflush(stdout);
-		wait_for_end(&o, signal_fd);
+		run_until_end(signal_fd);
 	}
 	server_stop();
-	pthread_mutex_lock(&flow_lock);
 	store_clear();
 	script_clear();
 	record_clear();
-	pthread_mutex_unlock(&flow_lock);
 	settings_free();
-	free(cert);
-	free(key);
-	close(signal_fd);
+	g_strfreev(secret_keys);
 	return good ? 0 : 1;
 }

@@ -10,12 +10,9 @@
  */
 #include "object.h"
 
-#include <ctype.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "buf.h"
+
 #include "store.h"
 #include "validate.h"
 
@@ -37,12 +34,13 @@ static const char *const oidc_texts[] = {
 	"client_id", "discovery_url", "auth_url", "token_url", "user_info_url", NULL
 };
 
-static const struct
+typedef struct FlagDefault
 {
 	const char *name;
 	bool		value;
-}			flag_defaults[] =
-{
+} FlagDefault;
+
+static const FlagDefault flag_defaults[] = {
 	{"sync_user_attributes", true},
 	{"disable_additional_identifications", true},
 	{"allow_organization_account_linking", false},
@@ -111,12 +109,9 @@ lower_domains(struct json_object *domains)
 
 	for (size_t i = 0; i < n; i++)
 	{
-		char	   *copy = xstrdup(json_object_get_string(json_object_array_get_idx(domains, i)));
+		g_autofree char *lower = g_ascii_strdown(json_object_get_string(json_object_array_get_idx(domains, i)), -1);
 
-		for (char *p = copy; *p; p++)
-			*p = (char) tolower((unsigned char) *p);
-		json_object_array_add(list, json_object_new_string(copy));
-		free(copy);
+		json_object_array_add(list, json_object_new_string(lower));
 	}
 	return list;
 }
@@ -193,11 +188,11 @@ create_saml(struct json_object *given, struct json_object *name)
 	set(saml, "name", json_object_get(name));
 	for (int i = 0; saml_texts[i] != NULL; i++)
 		set(saml, saml_texts[i], NULL);
-	snprintf(url, sizeof(url), SP_URL "/v1/saml/acs/%s", id);
+	g_snprintf(url, sizeof(url), SP_URL "/v1/saml/acs/%s", id);
 	set_text(saml, "acs_url", url);
-	snprintf(url, sizeof(url), SP_URL "/saml/%s", id);
+	g_snprintf(url, sizeof(url), SP_URL "/saml/%s", id);
 	set_text(saml, "sp_entity_id", url);
-	snprintf(url, sizeof(url), SP_URL "/v1/saml/metadata/%s", id);
+	g_snprintf(url, sizeof(url), SP_URL "/v1/saml/metadata/%s", id);
 	set_text(saml, "sp_metadata_url", url);
 	set_bool(saml, "active", false);
 	for (int i = 0; saml_flags[i] != NULL; i++)

@@ -3,47 +3,43 @@
  * record.c
  *		What was asked of the API: recorded requests, and counts.
  *
- * Records stand in a ring, addressed by sequence number.  Two caps keep a
- * long run from eating memory: on the number of records (the oldest go) and
- * on the bytes of headers and bodies (new records go without).
+ * Two caps keep a long run from eating memory: on the number of records (the
+ * oldest go) and on the bytes of headers and bodies (new records go without).
  *
  *-------------------------------------------------------------------------
  */
 #include "record.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "answer.h"
-#include "api.h"
-#include "clock.h"
 #include "settings.h"
 
-#define MAX_RECORDS			((size_t) 1 << 19)
-#define MAX_BODY_KEPT		((size_t) 1 << 20)
-#define MAX_DETAIL_BYTES	((size_t) 256 << 20)
+#define MAX_RECORDS			(1 << 19)
+#define MAX_BODY_KEPT		((gsize) 1 << 20)
+#define MAX_DETAIL_BYTES	((gsize) 256 << 20)
 #define MAX_STATUS			1000
+
+/* How many go at a time when there are too many: each time costs a move. */
+#define DROPPED_AT_ONCE		(MAX_RECORDS / 8)
 
 typedef struct Record
 {
-	char	   *method;			/* start of the one allocation */
+	char	   *method;
 	char	   *target;
 	char	   *headers;		/* NULL: not kept */
 	char	   *body;			/* NULL: none, or not kept */
-	size_t		body_len;
-	size_t		body_total;
-	size_t		detail;			/* bytes that count against the cap */
-	int64_t		received_ms;
+	gsize		body_len;
+	gsize		body_total;
+	gint64		received_ms;
 	unsigned long connection;
 	int			status;
 	bool		scripted;
 } Record;
 
-static Record *ring;
-static size_t ring_size;
-static uint64_t last_seq;
-static uint64_t first_seq = 1;	/* the oldest that is kept */
-static size_t detail_bytes;
+static GArray *records;			/* NULL: none */
+static guint64 last_seq;		/* of the last one that was ever added */
+static gsize detail_bytes;		/* of headers and bodies that are kept */
 
 static struct
 {
@@ -58,193 +54,172 @@ static struct
 
 static const char *const method_names[] = {"GET", "POST", "PATCH", "DELETE", "other"};
 
-#define NMETHODS	(sizeof(method_names) / sizeof(method_names[0]))
+#define NMETHODS	G_N_ELEMENTS(method_names)
 
 static unsigned long by_method[NMETHODS];
 
-static Record *
-record_at(uint64_t seq)
+static guint
+count(void)
 {
-	return &ring[seq & (ring_size - 1)];
+	return records ? records->len : 0;
+}
+
+/* The sequence number of the oldest that is kept. */
+static guint64
+first_seq(void)
+{
+	return last_seq + 1 - count();
+}
+
+static Record *
+record_at(guint64 seq)
+{
+	return &g_array_index(records, Record, seq - first_seq());
 }
 
 static void
-drop_oldest(void)
+free_record(void *p)
 {
-	Record	   *r = record_at(first_seq++);
+	Record	   *r = p;
 
-	detail_bytes -= r->detail;
-	free(r->method);
+	detail_bytes -= r->body_len + (r->headers ? strlen(r->headers) : 0);
+	g_free(r->method);
+	g_free(r->target);
+	g_free(r->headers);
+	g_free(r->body);
 }
 
-/* Make room for one more: double the ring, or let go of the oldest. */
 static void
 make_room(void)
 {
-	size_t		kept = (size_t) (last_seq + 1 - first_seq);
-	size_t		size = ring_size ? ring_size * 2 : 1024;
-	Record	   *grown;
-
-	if (kept < ring_size)
-		return;
-	if (ring_size >= MAX_RECORDS)
+	if (records == NULL)
 	{
-		drop_oldest();
-		stats.dropped++;
-		return;
+		records = g_array_new(FALSE, FALSE, sizeof(Record));
+		g_array_set_clear_func(records, free_record);
 	}
-	grown = xmalloc(size * sizeof(Record));
-	for (uint64_t seq = first_seq; seq <= last_seq; seq++)
-		grown[seq & (size - 1)] = *record_at(seq);
-	free(ring);
-	ring = grown;
-	ring_size = size;
+	if (records->len < MAX_RECORDS)
+		return;
+	g_array_remove_range(records, 0, DROPPED_AT_ONCE);
+	stats.dropped += DROPPED_AT_ONCE;
 }
 
-/* Copy one part behind the others of a record's allocation. */
-static char *
-place(char **at, const char *s, size_t len)
-{
-	char	   *start = *at;
-
-	if (len > 0)
-		memcpy(start, s, len);
-	start[len] = '\0';
-	*at += len + 1;
-	return start;
-}
-
-uint64_t
+guint64
 record_add(const RecordInput *in)
 {
-	size_t		method_len = strlen(in->method);
-	size_t		target_len = strlen(in->target);
-	size_t		headers_len = in->headers ? in->headers->len : 0;
-	size_t		body_len = in->body_len > MAX_BODY_KEPT ? 0 : in->body_len;
-	bool		full = settings.record == RECORD_FULL;
-	Record	   *r;
-	char	   *at;
+	gsize		detail = in->headers->len + in->body->len;
+	Record		r = {
+		.body_total = in->body->len,
+		.received_ms = g_get_real_time() / 1000,
+		.connection = in->connection,
+		.scripted = in->scripted
+	};
 
 	if (settings.record == RECORD_OFF)
 		return 0;
-	if (detail_bytes + headers_len + body_len > MAX_DETAIL_BYTES)
-		full = false;
-	if (!full)
-		headers_len = body_len = 0;
 	make_room();
-	r = record_at(++last_seq);
-	memset(r, 0, sizeof(*r));
-	at = xmalloc(method_len + target_len + headers_len + body_len + 4);
-	r->method = place(&at, in->method, method_len);
-	r->target = place(&at, in->target, target_len);
-	if (headers_len > 0)
-		r->headers = place(&at, in->headers->data, headers_len);
-	if (body_len > 0)
-		r->body = place(&at, in->body, body_len);
-	r->body_len = body_len;
-	r->body_total = in->body_len;
-	r->detail = headers_len + body_len;
-	detail_bytes += r->detail;
-	r->received_ms = clock_wall_ms();
-	r->connection = in->connection;
-	r->scripted = in->scripted;
-	return last_seq;
+	r.method = g_strdup(in->method);
+	r.target = g_strdup(in->target);
+	if (settings.record == RECORD_FULL && detail_bytes + detail <= MAX_DETAIL_BYTES)
+	{
+		if (in->headers->len > 0)
+			r.headers = g_strdup(in->headers->str);
+		if (in->body->len > 0 && in->body->len <= MAX_BODY_KEPT)
+		{
+			/* with the NUL behind it */
+			r.body = g_memdup2(in->body->str, in->body->len + 1);
+			r.body_len = in->body->len;
+		}
+		detail_bytes += in->headers->len + r.body_len;
+	}
+	g_array_append_val(records, r);
+	return ++last_seq;
 }
 
 void
-record_answered(uint64_t seq, int status)
+record_answered(guint64 seq, int status)
 {
 	if (status >= 0 && status < MAX_STATUS)
 		stats.by_status[status]++;
 	/* it may have been cleared, or dropped, in the meantime */
-	if (seq >= first_seq && seq <= last_seq)
+	if (seq >= first_seq() && seq <= last_seq)
 		record_at(seq)->status = status;
 }
 
 static void
-write_body(Buf *out, const Record *r)
+write_body(GString *out, const Record *r)
 {
 	struct json_object *json = NULL;
-	size_t		len;
-	const char *text;
 
-	buf_str(out, ",\"body\":");
+	g_string_append(out, ",\"body\":");
 	if (r->body != NULL && json_parse(r->body, r->body_len, &json) && json != NULL)
 	{
-		text = json_text(json, &len);
-		buf_add(out, text, len);
+		g_string_append(out, json_text(json));
 		json_object_put(json);
 	}
 	else
-		buf_str(out, "null");
-	buf_str(out, ",\"raw_body\":");
+		g_string_append(out, "null");
+	g_string_append(out, ",\"raw_body\":");
 	if (r->body == NULL)
-		buf_str(out, "null");
+		g_string_append(out, "null");
 	else
-		buf_json_string(out, r->body, r->body_len);
-	if (r->body != NULL && !utf8_valid(r->body, r->body_len))
+		json_append(out, r->body, r->body_len);
+	if (r->body != NULL && !g_utf8_validate_len(r->body, r->body_len, NULL))
 	{
-		buf_str(out, ",\"raw_body_base64\":\"");
-		buf_base64(out, r->body, r->body_len);
-		buf_char(out, '"');
+		g_autofree char *base64 = g_base64_encode((const guchar *) r->body, r->body_len);
+
+		g_string_append_printf(out, ",\"raw_body_base64\":\"%s\"", base64);
 	}
-	buf_printf(out, ",\"body_length\":%zu", r->body_total);
+	g_string_append_printf(out, ",\"body_length\":%zu", r->body_total);
 }
 
 static void
-write_record(Buf *out, uint64_t seq)
+write_record(GString *out, guint64 seq)
 {
 	const Record *r = record_at(seq);
 	size_t		path_len = strcspn(r->target, "?");
 
-	buf_printf(out, "{\"seq\":%llu,\"method\":", (unsigned long long) seq);
-	buf_json_cstring(out, r->method);
-	buf_str(out, ",\"target\":");
-	buf_json_cstring(out, r->target);
-	buf_str(out, ",\"path\":");
-	buf_json_string(out, r->target, path_len);
-	buf_str(out, ",\"query\":");
-	buf_json_cstring(out, r->target[path_len] == '?' ? r->target + path_len + 1 : NULL);
-	buf_str(out, ",\"headers\":");
-	buf_str(out, r->headers ? r->headers : "null");
+	g_string_append_printf(out, "{\"seq\":%llu,\"method\":", (unsigned long long) seq);
+	json_append_text(out, r->method);
+	g_string_append(out, ",\"target\":");
+	json_append_text(out, r->target);
+	g_string_append(out, ",\"path\":");
+	json_append(out, r->target, path_len);
+	g_string_append(out, ",\"query\":");
+	json_append_text(out, r->target[path_len] == '?' ? r->target + path_len + 1 : NULL);
+	g_string_append(out, ",\"headers\":");
+	g_string_append(out, r->headers ? r->headers : "null");
 	write_body(out, r);
-	buf_printf(out, ",\"connection\":%lu,\"received_ms\":%lld,\"status\":",
-			   r->connection, (long long) r->received_ms);
+	g_string_append_printf(out, ",\"connection\":%lu,\"received_ms\":%lld,\"status\":",
+						   r->connection, (long long) r->received_ms);
 	if (r->status > 0)
-		buf_printf(out, "%d", r->status);
+		g_string_append_printf(out, "%d", r->status);
 	else
-		buf_str(out, "null");
-	buf_printf(out, ",\"scripted\":%s}", r->scripted ? "true" : "false");
+		g_string_append(out, "null");
+	g_string_append_printf(out, ",\"scripted\":%s}", r->scripted ? "true" : "false");
 }
 
 void
-record_list(Buf *out, uint64_t since, const char *method)
+record_list(GString *out, guint64 since, const char *method)
 {
-	uint64_t	seq = since >= first_seq ? since + 1 : first_seq;
-	bool		any = false;
+	const char *sep = "";
 
-	buf_char(out, '[');
-	for (; seq <= last_seq; seq++)
+	g_string_append_c(out, '[');
+	for (guint64 seq = MAX(since + 1, first_seq()); seq <= last_seq; seq++)
 	{
 		if (method != NULL && strcmp(record_at(seq)->method, method) != 0)
 			continue;
-		if (any)
-			buf_char(out, ',');
-		any = true;
+		g_string_append(out, sep);
 		write_record(out, seq);
+		sep = ",";
 	}
-	buf_char(out, ']');
+	g_string_append_c(out, ']');
 }
 
 /* Sequence numbers go on: "since" stays meaningful over a clear. */
 void
 record_clear(void)
 {
-	while (first_seq <= last_seq)
-		drop_oldest();
-	free(ring);
-	ring = NULL;
-	ring_size = 0;
+	g_clear_pointer(&records, g_array_unref);
 }
 
 void
@@ -255,7 +230,6 @@ record_reset(void)
 
 	record_clear();
 	last_seq = 0;
-	first_seq = 1;
 	memset(&stats, 0, sizeof(stats));
 	memset(by_method, 0, sizeof(by_method));
 	stats.open = open;
@@ -295,31 +269,31 @@ stats_connection_closed(void)
 }
 
 void
-stats_write(Buf *out)
+stats_write(GString *out)
 {
 	const char *sep = "";
 
-	buf_printf(out, "{\"connections_opened\":%lu,\"open_connections\":%lu,\"requests\":%lu,\"by_method\":{",
-			   stats.opened, stats.open, stats.requests);
+	g_string_append_printf(out, "{\"connections_opened\":%lu,\"open_connections\":%lu,\"requests\":%lu,\"by_method\":{",
+						   stats.opened, stats.open, stats.requests);
 	for (size_t i = 0; i < NMETHODS; i++)
 	{
 		if (by_method[i] == 0)
 			continue;
-		buf_printf(out, "%s\"%s\":%lu", sep, method_names[i], by_method[i]);
+		g_string_append_printf(out, "%s\"%s\":%lu", sep, method_names[i], by_method[i]);
 		sep = ",";
 	}
-	buf_printf(out, "},\"in_flight\":%lu,\"max_in_flight\":%lu,\"by_status\":{",
-			   stats.in_flight, stats.max_in_flight);
+	g_string_append_printf(out, "},\"in_flight\":%lu,\"max_in_flight\":%lu,\"by_status\":{",
+						   stats.in_flight, stats.max_in_flight);
 	sep = "";
 	for (int i = 0; i < MAX_STATUS; i++)
 	{
 		if (stats.by_status[i] == 0)
 			continue;
 		if (i == 0)
-			buf_printf(out, "%s\"none\":%lu", sep, stats.by_status[i]);
+			g_string_append_printf(out, "%s\"none\":%lu", sep, stats.by_status[i]);
 		else
-			buf_printf(out, "%s\"%d\":%lu", sep, i, stats.by_status[i]);
+			g_string_append_printf(out, "%s\"%d\":%lu", sep, i, stats.by_status[i]);
 		sep = ",";
 	}
-	buf_printf(out, "},\"records_dropped\":%lu}", stats.dropped);
+	g_string_append_printf(out, "},\"records_dropped\":%lu}", stats.dropped);
 }

@@ -8,28 +8,28 @@
 #ifndef MOCK_RECORD_H
 #define MOCK_RECORD_H
 
-#include "buf.h"
+#include <glib.h>
+#include <stdbool.h>
 
 /* A request as it came in.  Everything is copied. */
 typedef struct RecordInput
 {
 	const char *method;
 	const char *target;
-	const Buf  *headers;		/* a JSON object; NULL: not kept */
-	const char *body;
-	size_t		body_len;		/* 0: there was none */
+	const GString *headers;		/* a JSON object; empty: not kept */
+	const GString *body;		/* empty: there was none */
 	unsigned long connection;
 	bool		scripted;
 } RecordInput;
 
 /* Both return or take the sequence number, from 1; 0 means not recorded. */
-extern uint64_t record_add(const RecordInput *input);
+extern guint64 record_add(const RecordInput *input);
 
 /* Status 0 stands for a request that got no answer. */
-extern void record_answered(uint64_t seq, int status);
+extern void record_answered(guint64 seq, int status);
 
 /* method NULL: any */
-extern void record_list(Buf *out, uint64_t since, const char *method);
+extern void record_list(GString *out, guint64 since, const char *method);
 extern void record_clear(void);
 
 /* Counts; they are kept whatever the record setting says. */
@@ -37,7 +37,7 @@ extern void stats_request_begins(const char *method);
 extern void stats_request_ends(void);
 extern void stats_connection_opened(void);
 extern void stats_connection_closed(void);
-extern void stats_write(Buf *out);
+extern void stats_write(GString *out);
 
 /* Everything to zero but what is open and in flight right now. */
 extern void record_reset(void);

@@ -10,9 +10,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 
 #include "timer.h"
@@ -28,14 +26,13 @@
 /* A body that is made while it is sent: head, then byte up to size. */
 typedef struct Stream
 {
-	char	   *head;
-	size_t		head_len;
+	GString    *head;
 	char		byte;
 	uint64_t	size;
 	uint64_t	limit;			/* break off here */
 	Request    *req;			/* which this answers; it lives longer */
 	size_t		piece;			/* trickle: bytes at a time, or 0 */
-	long		pause_ms;
+	gint64		pause_ms;
 	bool		paused;
 } Stream;
 
@@ -54,18 +51,18 @@ reset_connection(int fd)
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
 
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-	connect(fd, &none, sizeof(none));
+	(void) connect(fd, &none, sizeof(none));
 }
 
 static void
-send_raw(int fd, const Buf *raw)
+send_raw(int fd, const GString *raw)
 {
 	size_t		done = 0;
 
 	while (done < raw->len)
 	{
 		struct pollfd p = {.fd = fd,.events = POLLOUT};
-		ssize_t		n = send(fd, raw->data + done, raw->len - done, MSG_NOSIGNAL);
+		ssize_t		n = send(fd, raw->str + done, raw->len - done, MSG_NOSIGNAL);
 
 		if (n > 0)
 			done += (size_t) n;
@@ -94,16 +91,9 @@ stream_may_go(Stream *stream, uint64_t pos)
 	stream->paused = !stream->paused;
 	if (!stream->paused)
 		return true;
-	pthread_mutex_lock(&flow_lock);
-	if (timer_stopped())
-		stream->req->ending = ENDING_DROP;
-	else
-	{
-		flow_pause(stream->req, stream->pause_ms);
-		MHD_suspend_connection(stream->req->connection);
-		timer_add(stream->req);
-	}
-	pthread_mutex_unlock(&flow_lock);
+	flow_pause(stream->req, stream->pause_ms);
+	MHD_suspend_connection(stream->req->connection);
+	timer_add(stream->req);
 	return false;
 }
 
@@ -119,15 +109,13 @@ stream_read(void *cls, uint64_t pos, char *buf, size_t max)
 		return stream->limit < stream->size ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
 	if (!stream_may_go(stream, pos))
 		return 0;
-	if (stream->piece > 0 && n > stream->piece)
-		n = stream->piece;
-	if (n > stream->limit - pos)
-		n = (size_t) (stream->limit - pos);
-	if (pos < stream->head_len)
+	if (stream->piece > 0)
+		n = MIN(n, stream->piece);
+	n = MIN(n, stream->limit - pos);
+	if (pos < stream->head->len)
 	{
-		if (n > stream->head_len - pos)
-			n = (size_t) (stream->head_len - pos);
-		memcpy(buf, stream->head + pos, n);
+		n = MIN(n, stream->head->len - pos);
+		memcpy(buf, stream->head->str + pos, n);
 	}
 	else
 		memset(buf, stream->byte, n);
@@ -139,37 +127,33 @@ stream_free(void *cls)
 {
 	Stream	   *stream = cls;
 
-	free(stream->head);
-	free(stream);
+	g_string_free(stream->head, TRUE);
+	g_free(stream);
 }
 
 static struct MHD_Response *
 stream_response(Request *req)
 {
 	const Step *step = req->step;
-	Answer	   *answer = &req->answer;
-	Stream	   *stream = xcalloc(sizeof(Stream));
+	Stream	   *stream = g_new0(Stream, 1);
 
 	if (step->fill)
 	{
-		stream->head = xmemdup(step->body.data, step->body.len);
-		stream->head_len = step->body.len;
-		stream->byte = step->fill_byte;
-		stream->size = step->fill_size;
+		stream->head = step->body ? g_string_new_len(step->body->str, (gssize) step->body->len) : g_string_new(NULL);
+		stream->byte = step->fill_byte->str[0];
+		stream->size = (uint64_t) step->fill_size;
 	}
 	else
 	{
-		stream->head = answer->body.data;
-		stream->head_len = answer->body.len;
-		stream->size = answer->body.len;
-		answer->body.data = NULL;
+		stream->head = g_steal_pointer(&req->answer.body);
+		stream->size = stream->head->len;
 	}
 	stream->req = req;
 	stream->piece = (size_t) step->trickle_bytes;
 	stream->pause_ms = step->trickle_ms;
 	stream->limit = stream->size;
-	if (step->truncate && step->truncate_at < stream->size)
-		stream->limit = step->truncate_at;
+	if (step->truncate_at >= 0)
+		stream->limit = MIN(stream->size, (uint64_t) step->truncate_at);
 	return MHD_create_response_from_callback(step->chunked ? MHD_SIZE_UNKNOWN : stream->size,
 											 STREAM_BLOCK, stream_read, stream, stream_free);
 }
@@ -177,20 +161,19 @@ stream_response(Request *req)
 static struct MHD_Response *
 plain_response(Answer *answer)
 {
-	struct MHD_Response *response;
+	size_t		len = answer->body->len;
 
-	if (answer->body.len == 0)
-		return MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-	response = MHD_create_response_from_buffer_with_free_callback(answer->body.len, answer->body.data, free);
-	answer->body.data = NULL;
-	return response;
+	return MHD_create_response_from_buffer_with_free_callback(len, g_string_free(g_steal_pointer(&answer->body), FALSE),
+															  g_free);
 }
 
 static bool
 step_has_header(const Step *step, const char *name)
 {
-	for (int i = 0; step != NULL && i < step->nheaders; i++)
-		if (strcasecmp(step->headers[i].name, name) == 0)
+	const StepHeader *header;
+
+	for (guint i = 0; (header = step_header(step, i)) != NULL; i++)
+		if (g_ascii_strcasecmp(header->name, name) == 0)
 			return true;
 	return false;
 }
@@ -198,15 +181,17 @@ step_has_header(const Step *step, const char *name)
 static void
 add_headers(struct MHD_Response *response, const Step *step, const Answer *answer)
 {
+	const StepHeader *header;
+
 	if (!step_has_header(step, "Content-Type"))
 		MHD_add_response_header(response, "content-type", DEFAULT_CONTENT_TYPE);
 	if (answer->retry_after[0] != '\0' && !step_has_header(step, "Retry-After"))
 		MHD_add_response_header(response, "retry-after", answer->retry_after);
 	if (answer->allow != NULL)
 		MHD_add_response_header(response, "allow", answer->allow);
-	for (int i = 0; step != NULL && i < step->nheaders; i++)
-		if (step->headers[i].value != NULL)
-			MHD_add_response_header(response, step->headers[i].name, step->headers[i].value);
+	for (guint i = 0; (header = step_header(step, i)) != NULL; i++)
+		if (header->value != NULL)
+			MHD_add_response_header(response, header->name, header->value);
 }
 
 static enum MHD_Result
@@ -216,7 +201,7 @@ send_answer(Request *req)
 	struct MHD_Response *response;
 	enum MHD_Result queued;
 
-	if (step != NULL && (step->fill || step->truncate || step->chunked || step->trickle_bytes > 0))
+	if (step != NULL && (step->fill || step->truncate_at >= 0 || step->chunked || step->trickle_bytes > 0))
 		response = stream_response(req);
 	else
 		response = plain_response(&req->answer);
@@ -237,7 +222,7 @@ reply_send(Request *req)
 			reset_connection(req->fd);
 			return MHD_NO;
 		case ENDING_RAW:
-			send_raw(req->fd, &req->step->raw);
+			send_raw(req->fd, req->step->raw);
 			return MHD_NO;
 		case ENDING_DROP:
 			return MHD_NO;

@@ -3,196 +3,38 @@
  * script.c
  *		Scripted answers: steps that a test has laid out beforehand.
  *
- * A misspelt member would make a test pass for the wrong reason, so every
- * member is looked up in a table and an unknown one refuses the step.
- *
  *-------------------------------------------------------------------------
  */
 #include "script.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "answer.h"
+#include "member.h"
 
-typedef bool (*Setter) (Step *step, struct json_object *value);
-
-typedef struct Member
-{
-	const char *name;
-	Setter		set;
-} Member;
-
-static Step **steps;
-static size_t nsteps;
+static GPtrArray *steps;		/* NULL: none */
 
 /*
- * Setters, one for each member; false: wrong value
+ * Members of a step that are not simply stored
  */
-static bool
-set_string(char **target, struct json_object *value)
-{
-	if (!json_object_is_type(value, json_type_string))
-		return false;
-	free(*target);
-	*target = xstrdup(json_object_get_string(value));
-	return true;
-}
-
-static bool
-set_bytes(Buf *target, struct json_object *value)
-{
-	if (!json_object_is_type(value, json_type_string))
-		return false;
-	target->len = 0;
-	buf_add(target, json_object_get_string(value), (size_t) json_object_get_string_len(value));
-	return true;
-}
-
-static bool
-set_number(long *target, struct json_object *value)
-{
-	if (!json_object_is_type(value, json_type_int) || json_object_get_int64(value) < 0)
-		return false;
-	*target = (long) json_object_get_int64(value);
-	return true;
-}
-
-static bool
-set_flag(bool *target, struct json_object *value)
-{
-	if (!json_object_is_type(value, json_type_boolean))
-		return false;
-	*target = json_object_get_boolean(value);
-	return true;
-}
-
-static bool
-set_method(Step *step, struct json_object *value)
-{
-	return set_string(&step->method, value);
-}
-
-static bool
-set_path(Step *step, struct json_object *value)
-{
-	return set_string(&step->path, value);
-}
-
-static bool
-set_path_prefix(Step *step, struct json_object *value)
-{
-	return set_string(&step->path_prefix, value);
-}
-
-static bool
-set_body_contains(Step *step, struct json_object *value)
-{
-	return set_bytes(&step->body_contains, value);
-}
-
-static const Member match_members[] = {
-	{"method", set_method},
-	{"path", set_path},
-	{"path_prefix", set_path_prefix},
-	{"body_contains", set_body_contains},
-	{NULL, NULL}
-};
-
-static const Member *
-find_member(const Member *members, const char *name)
-{
-	while (members->name != NULL && strcmp(members->name, name) != 0)
-		members++;
-	return members->name ? members : NULL;
-}
-
-/* A member that is an object: each of its own members has a setter, too. */
-static bool
-set_members(Step *step, const Member *members, struct json_object *value)
-{
-	if (!json_object_is_type(value, json_type_object))
-		return false;
-	json_object_object_foreach(value, name, v)
-	{
-		const Member *m = find_member(members, name);
-
-		if (m == NULL || !m->set(step, v))
-			return false;
-	}
-	return true;
-}
-
-static bool
-set_match(Step *step, struct json_object *value)
-{
-	return set_members(step, match_members, value);
-}
-
-static bool
-set_skip(Step *step, struct json_object *value)
-{
-	return set_number(&step->skip, value);
-}
-
-static bool
-set_times(Step *step, struct json_object *value)
-{
-	return set_number(&step->times, value);
-}
-
-static bool
-set_delay(Step *step, struct json_object *value)
-{
-	return set_number(&step->delay_ms, value);
-}
-
-static bool
-set_delay_after(Step *step, struct json_object *value)
-{
-	return set_number(&step->delay_after_ms, value);
-}
-
-static bool
-set_apply(Step *step, struct json_object *value)
-{
-	return set_flag(&step->apply, value);
-}
-
-static bool
-set_status(Step *step, struct json_object *value)
-{
-	long		status;
-
-	if (!set_number(&status, value) || status < 200 || status > 999)
-		return false;
-	step->status = (int) status;
-	return true;
-}
-
 static bool
 add_header(Step *step, const char *name, struct json_object *value)
 {
-	const char *text = NULL;
+	StepHeader	header = {0};
 
-	if (value != NULL)
-	{
-		if (json_object_is_type(value, json_type_array) || json_object_is_type(value, json_type_object))
-			return false;
-		text = json_object_get_string(value);
-		/* a line break would be a header of its own: that is what raw is for */
-		if (strpbrk(text, "\r\n") != NULL)
-			return false;
-	}
-	step->headers = xrealloc(step->headers, (size_t) (step->nheaders + 1) * sizeof(StepHeader));
-	step->headers[step->nheaders].name = xstrdup(name);
-	step->headers[step->nheaders].value = text ? xstrdup(text) : NULL;
-	step->nheaders++;
+	if (json_object_is_type(value, json_type_array) || json_object_is_type(value, json_type_object))
+		return false;
+	/* a line break would be a header of its own: that is what raw is for */
+	if (value != NULL && strpbrk(json_object_get_string(value), "\r\n") != NULL)
+		return false;
+	header.name = g_strdup(name);
+	header.value = value ? g_strdup(json_object_get_string(value)) : NULL;
+	g_array_append_val(step->headers, header);
 	return true;
 }
 
 static bool
-set_headers(Step *step, struct json_object *value)
+read_headers(void *base, struct json_object *value)
 {
 	if (!json_object_is_type(value, json_type_object))
 		return false;
@@ -203,357 +45,240 @@ set_headers(Step *step, struct json_object *value)
 		if (*name == '\0' || strpbrk(name, " \t\r\n:") != NULL)
 			return false;
 		for (size_t i = 0; i < n; i++)
-			if (!add_header(step, name, json_object_array_get_idx(v, i)))
+			if (!add_header(base, name, json_object_array_get_idx(v, i)))
 				return false;
-		if (!json_object_is_type(v, json_type_array) && !add_header(step, name, v))
+		if (!json_object_is_type(v, json_type_array) && !add_header(base, name, v))
 			return false;
 	}
 	return true;
 }
 
-static bool
-set_body(Step *step, struct json_object *value)
+static void
+free_string(GString *string)
 {
-	size_t		len;
-	const char *text;
+	if (string != NULL)
+		g_string_free(string, TRUE);
+}
 
+static bool
+read_body(void *base, struct json_object *value)
+{
+	Step	   *step = base;
+
+	free_string(step->body);
 	if (json_object_is_type(value, json_type_string))
-		return set_bytes(&step->body, value);
-	text = value ? json_text(value, &len) : "null";
-	step->body.len = 0;
-	buf_add(&step->body, text, value ? len : strlen(text));
+		step->body = g_string_new_len(json_object_get_string(value), json_object_get_string_len(value));
+	else
+		step->body = g_string_new(json_text(value));
 	return true;
 }
 
-static bool
-set_base64(Buf *target, struct json_object *value)
-{
-	if (!json_object_is_type(value, json_type_string))
-		return false;
-	target->len = 0;
-	buf_str(target, "");
-	return buf_unbase64(target, json_object_get_string(value), (size_t) json_object_get_string_len(value));
-}
-
-static bool
-set_body_base64(Step *step, struct json_object *value)
-{
-	return set_base64(&step->body, value);
-}
-
-static bool
-set_fill_byte(Step *step, struct json_object *value)
-{
-	if (!json_object_is_type(value, json_type_string) || json_object_get_string_len(value) != 1)
-		return false;
-	step->fill_byte = *json_object_get_string(value);
-	return true;
-}
-
-static bool
-set_fill_size(Step *step, struct json_object *value)
-{
-	long		size;
-
-	if (!set_number(&size, value))
-		return false;
-	step->fill_size = (uint64_t) size;
-	return true;
-}
-
-static bool
-set_fill_prefix(Step *step, struct json_object *value)
-{
-	return set_bytes(&step->body, value);
-}
+static const Member match_members[] = {
+	{"method", MEMBER_TEXT, offsetof(Step, method)},
+	{"path", MEMBER_TEXT, offsetof(Step, path)},
+	{"path_prefix", MEMBER_TEXT, offsetof(Step, path_prefix)},
+	{"body_contains", MEMBER_BYTES, offsetof(Step, body_contains)},
+	{NULL}
+};
 
 static const Member fill_members[] = {
-	{"byte", set_fill_byte},
-	{"size", set_fill_size},
-	{"prefix", set_fill_prefix},
-	{NULL, NULL}
+	{"byte", MEMBER_BYTES, offsetof(Step, fill_byte)},
+	{"size", MEMBER_NUMBER, offsetof(Step, fill_size)},
+	{"prefix", MEMBER_BYTES, offsetof(Step, body)},
+	{NULL}
 };
-
-static bool
-set_fill(Step *step, struct json_object *value)
-{
-	step->fill = true;
-	step->fill_byte = 'a';
-	return set_members(step, fill_members, value) && step->fill_size >= step->body.len;
-}
-
-static bool
-set_trickle_bytes(Step *step, struct json_object *value)
-{
-	return set_number(&step->trickle_bytes, value);
-}
-
-static bool
-set_trickle_ms(Step *step, struct json_object *value)
-{
-	return set_number(&step->trickle_ms, value);
-}
 
 static const Member trickle_members[] = {
-	{"bytes", set_trickle_bytes},
-	{"every_ms", set_trickle_ms},
-	{NULL, NULL}
+	{"bytes", MEMBER_NUMBER, offsetof(Step, trickle_bytes)},
+	{"every_ms", MEMBER_NUMBER, offsetof(Step, trickle_ms)},
+	{NULL}
 };
 
-static bool
-set_trickle(Step *step, struct json_object *value)
-{
-	return set_members(step, trickle_members, value) &&
-		step->trickle_bytes > 0 && step->trickle_ms > 0;
-}
-
-static bool
-set_truncate(Step *step, struct json_object *value)
-{
-	long		at;
-
-	if (!set_number(&at, value))
-		return false;
-	step->truncate = true;
-	step->truncate_at = (uint64_t) at;
-	return true;
-}
-
-static bool
-set_chunked(Step *step, struct json_object *value)
-{
-	return set_flag(&step->chunked, value);
-}
-
-static bool
-set_reset(Step *step, struct json_object *value)
-{
-	const char *when = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
-
-	if (strcmp(when, "before") == 0)
-		step->reset = RESET_BEFORE;
-	else if (strcmp(when, "after") == 0)
-		step->reset = RESET_AFTER;
-	else
-		return false;
-	return true;
-}
-
-static bool
-set_raw(Step *step, struct json_object *value)
-{
-	step->is_raw = true;
-	return set_bytes(&step->raw, value);
-}
-
-static bool
-set_raw_base64(Step *step, struct json_object *value)
-{
-	step->is_raw = true;
-	return set_base64(&step->raw, value);
-}
-
-static bool
-set_hold(Step *step, struct json_object *value)
-{
-	return set_flag(&step->hold, value);
-}
-
-static bool
-set_real(Step *step, struct json_object *value)
-{
-	return set_flag(&step->real, value);
-}
+static const char *const reset_names[] = {"never", "before", "after", NULL};
 
 static const Member step_members[] = {
-	{"match", set_match},
-	{"skip", set_skip},
-	{"times", set_times},
-	{"delay_ms", set_delay},
-	{"apply", set_apply},
-	{"delay_after_ms", set_delay_after},
-	{"status", set_status},
-	{"headers", set_headers},
-	{"body", set_body},
-	{"body_base64", set_body_base64},
-	{"fill", set_fill},
-	{"truncate", set_truncate},
-	{"chunked", set_chunked},
-	{"trickle", set_trickle},
-	{"reset", set_reset},
-	{"raw", set_raw},
-	{"raw_base64", set_raw_base64},
-	{"hold", set_hold},
-	{"real", set_real},
-	{NULL, NULL}
+	{"match", MEMBER_OBJECT,.members = match_members},
+	{"skip", MEMBER_NUMBER, offsetof(Step, skip)},
+	{"times", MEMBER_NUMBER, offsetof(Step, times)},
+	{"delay_ms", MEMBER_NUMBER, offsetof(Step, delay_ms)},
+	{"apply", MEMBER_FLAG, offsetof(Step, apply)},
+	{"delay_after_ms", MEMBER_NUMBER, offsetof(Step, delay_after_ms)},
+	{"status", MEMBER_NUMBER, offsetof(Step, status)},
+	{"headers", MEMBER_OTHER,.read = read_headers},
+	{"body", MEMBER_OTHER,.read = read_body},
+	{"body_base64", MEMBER_BASE64, offsetof(Step, body)},
+	{"fill", MEMBER_OBJECT,.members = fill_members},
+	{"truncate", MEMBER_NUMBER, offsetof(Step, truncate_at)},
+	{"chunked", MEMBER_FLAG, offsetof(Step, chunked)},
+	{"trickle", MEMBER_OBJECT,.members = trickle_members},
+	{"reset", MEMBER_CHOICE, offsetof(Step, reset),.names = reset_names},
+	{"raw", MEMBER_BYTES, offsetof(Step, raw)},
+	{"raw_base64", MEMBER_BASE64, offsetof(Step, raw)},
+	{"hold", MEMBER_FLAG, offsetof(Step, hold)},
+	{"real", MEMBER_FLAG, offsetof(Step, real)},
+	{NULL}
 };
 
 /*
  * The script
  */
+static void
+free_header(void *header)
+{
+	g_free(((StepHeader *) header)->name);
+	g_free(((StepHeader *) header)->value);
+}
+
+static void
+clear_step(void *p)
+{
+	Step	   *step = p;
+
+	g_free(step->method);
+	g_free(step->path);
+	g_free(step->path_prefix);
+	free_string(step->body_contains);
+	g_array_unref(step->headers);
+	free_string(step->body);
+	free_string(step->fill_byte);
+	free_string(step->raw);
+	json_object_put(step->source);
+}
+
 void
 step_release(Step *step)
 {
-	if (step == NULL || --step->refs > 0)
-		return;
-	for (int i = 0; i < step->nheaders; i++)
-	{
-		free(step->headers[i].name);
-		free(step->headers[i].value);
-	}
-	free(step->headers);
-	free(step->method);
-	free(step->path);
-	free(step->path_prefix);
-	buf_free(&step->body_contains);
-	buf_free(&step->body);
-	buf_free(&step->raw);
-	json_object_put(step->source);
-	free(step);
+	if (step != NULL)
+		g_rc_box_release_full(step, clear_step);
 }
 
-/* A step without content of its own gives the real answer. */
 static bool
-has_content(struct json_object *json)
+has(struct json_object *json, const char *name)
 {
-	static const char *const content[] = {"status", "body", "body_base64", "fill", NULL};
+	return json_object_object_get_ex(json, name, NULL);
+}
 
-	for (int i = 0; content[i] != NULL; i++)
-		if (json_object_object_get_ex(json, content[i], NULL))
-			return true;
-	return false;
+/* What is wrong with the members together; NULL: nothing. */
+static const char *
+find_fault(const Step *step, struct json_object *json, bool tls)
+{
+	if (step->status < 200 || step->status > 999)
+		return "wrong value for status";
+	if (step->fill && (step->fill_byte->len != 1 || (step->body && step->fill_size < (gint64) step->body->len)))
+		return "wrong value for fill";
+	if (has(json, "trickle") && (step->trickle_bytes == 0 || step->trickle_ms == 0))
+		return "wrong value for trickle";
+	if (step->raw != NULL && tls)
+		return "raw bytes cannot be written below TLS";
+	if (step->real && (has(json, "status") || step->body != NULL || step->fill))
+		return "real excludes status and body";
+	return NULL;
 }
 
 static Step *
-make_step(struct json_object *json, bool tls, Buf *why)
+make_step(struct json_object *json, bool tls, GString *why)
 {
-	Step	   *step;
+	Step	   *step = g_rc_box_new0(Step);
+	const char *fault;
 
-	if (!json_object_is_type(json, json_type_object))
-	{
-		buf_str(why, "a step must be an object");
-		return NULL;
-	}
-	step = xcalloc(sizeof(Step));
-	step->refs = 1;
-	step->times = 1;
 	step->source = json_object_get(json);
-	json_object_object_foreach(json, name, value)
+	step->times = 1;
+	step->status = 200;
+	step->truncate_at = -1;
+	step->fill_byte = g_string_new("a");
+	step->headers = g_array_new(FALSE, FALSE, sizeof(StepHeader));
+	g_array_set_clear_func(step->headers, free_header);
+	if (!json_object_is_type(json, json_type_object))
+		g_string_assign(why, "a step must be an object");
+	else if (members_read(step_members, step, json, "", why))
 	{
-		const Member *m = find_member(step_members, name);
-
-		if (m == NULL)
-			buf_printf(why, "unknown member %s", name);
-		else if (!m->set(step, value))
-			buf_printf(why, "wrong value for %s", name);
-		if (why->len > 0)
-			break;
+		step->fill = has(json, "fill");
+		fault = find_fault(step, json, tls);
+		if (fault != NULL)
+			g_string_assign(why, fault);
+		/* a step without content of its own gives the real answer */
+		if (!has(json, "status") && step->body == NULL && !step->fill)
+			step->real = true;
 	}
-	if (why->len == 0 && step->is_raw && tls)
-		buf_str(why, "raw bytes cannot be written below TLS");
-	if (why->len == 0 && step->real && has_content(json))
-		buf_str(why, "real excludes status and body");
-	if (why->len > 0)
-	{
-		step_release(step);
-		return NULL;
-	}
-	if (!has_content(json))
-		step->real = true;
-	if (step->status == 0)
-		step->status = 200;
 	return step;
 }
 
-bool
-script_add(struct json_object *json, bool tls, Buf *why)
+void
+script_add(struct json_object *json, bool tls, GString *why)
 {
 	bool		many = json_object_is_type(json, json_type_array);
 	size_t		n = many ? json_object_array_length(json) : 1;
+	GPtrArray  *added = g_ptr_array_new_with_free_func((GDestroyNotify) step_release);
 
-	steps = xrealloc(steps, (nsteps + n) * sizeof(Step *));
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n && why->len == 0; i++)
+		g_ptr_array_add(added, make_step(many ? json_object_array_get_idx(json, i) : json, tls, why));
+	if (why->len > 0)
 	{
-		Step	   *step = make_step(many ? json_object_array_get_idx(json, i) : json, tls, why);
-
-		if (step == NULL)
-		{
-			while (i-- > 0)
-				step_release(steps[nsteps + i]);
-			return false;
-		}
-		steps[nsteps + i] = step;
+		g_ptr_array_unref(added);
+		return;
 	}
-	nsteps += n;
-	return true;
+	if (steps == NULL)
+		steps = g_ptr_array_new_with_free_func((GDestroyNotify) step_release);
+	g_ptr_array_extend_and_steal(steps, added);
 }
 
 void
 script_clear(void)
 {
-	for (size_t i = 0; i < nsteps; i++)
-		step_release(steps[i]);
-	free(steps);
-	steps = NULL;
-	nsteps = 0;
+	g_clear_pointer(&steps, g_ptr_array_unref);
 }
 
 void
-script_write(Buf *out)
+script_write(GString *out)
 {
-	buf_char(out, '[');
-	for (size_t i = 0; i < nsteps; i++)
+	g_string_append_c(out, '[');
+	for (guint i = 0; steps != NULL && i < steps->len; i++)
 	{
-		const Step *step = steps[i];
-		size_t		len;
-		const char *text = json_text(step->source, &len);
+		const Step *step = steps->pdata[i];
 
-		buf_printf(out, "%s{\"step\":", i > 0 ? "," : "");
-		buf_add(out, text, len);
-		buf_printf(out, ",\"matched\":%lu,\"used\":%lu}", step->matched, step->used);
+		g_string_append_printf(out, "%s{\"step\":%s", i > 0 ? "," : "", json_text(step->source));
+		g_string_append_printf(out, ",\"matched\":%" G_GINT64_FORMAT ",\"used\":%" G_GINT64_FORMAT "}",
+							   step->matched, step->used);
 	}
-	buf_char(out, ']');
+	g_string_append_c(out, ']');
 }
 
 static bool
-matches(const Step *step, const char *method, const char *path, size_t path_len,
-		const char *body, size_t body_len)
+matches(const Step *step, const char *method, const char *path, const GString *body)
 {
 	if (step->method != NULL && strcmp(step->method, method) != 0)
 		return false;
-	if (step->path != NULL &&
-		(strlen(step->path) != path_len || memcmp(step->path, path, path_len) != 0))
+	if (step->path != NULL && strcmp(step->path, path) != 0)
 		return false;
-	if (step->path_prefix != NULL &&
-		(strlen(step->path_prefix) > path_len ||
-		 memcmp(step->path_prefix, path, strlen(step->path_prefix)) != 0))
+	if (step->path_prefix != NULL && !g_str_has_prefix(path, step->path_prefix))
 		return false;
-	return step->body_contains.len == 0 ||
-		(body_len > 0 && memmem(body, body_len, step->body_contains.data, step->body_contains.len) != NULL);
+	return step->body_contains == NULL ||
+		memmem(body->str, body->len, step->body_contains->str, step->body_contains->len) != NULL;
 }
 
 Step *
-script_match(const char *method, const char *path, size_t path_len,
-			 const char *body, size_t body_len)
+script_match(const char *method, const char *path, const GString *body)
 {
-	for (size_t i = 0; i < nsteps; i++)
+	for (guint i = 0; steps != NULL && i < steps->len; i++)
 	{
-		Step	   *step = steps[i];
+		Step	   *step = steps->pdata[i];
 
-		if (!matches(step, method, path, path_len, body, body_len))
+		if (!matches(step, method, path, body))
 			continue;
 		/* one that is let through may still be meant by a later step */
-		if (step->matched++ < (unsigned long) step->skip)
+		if (step->matched++ < step->skip)
 			continue;
 		step->used++;
-		step->refs++;
-		if (step->times > 0 && step->used >= (unsigned long) step->times)
-		{
-			memmove(steps + i, steps + i + 1, (nsteps - i - 1) * sizeof(Step *));
-			nsteps--;
-			step_release(step);
-		}
+		g_rc_box_acquire(step);
+		if (step->times > 0 && step->used >= step->times)
+			g_ptr_array_remove_index(steps, i);
 		return step;
 	}
 	return NULL;
+}
+
+const StepHeader *
+step_header(const Step *step, guint i)
+{
+	return step != NULL && i < step->headers->len ? &g_array_index(step->headers, StepHeader, i) : NULL;
 }

@@ -8,9 +8,9 @@
 #ifndef MOCK_SCRIPT_H
 #define MOCK_SCRIPT_H
 
+#include <glib.h>
 #include <json-c/json.h>
-
-#include "buf.h"
+#include <stdbool.h>
 
 typedef enum ResetWhen
 {
@@ -31,50 +31,49 @@ typedef struct StepHeader
  */
 typedef struct Step
 {
-	int			refs;
 	struct json_object *source; /* as it was given */
 
-	/* what it matches */
+	/* what it matches; NULL: anything */
 	char	   *method;
 	char	   *path;
 	char	   *path_prefix;
-	Buf			body_contains;
-	long		skip;
-	long		times;			/* 0: for ever */
-	unsigned long matched;		/* skipped ones included */
-	unsigned long used;
+	GString    *body_contains;
+	gint64		skip;
+	gint64		times;			/* 0: for ever */
+	gint64		matched;		/* skipped ones included */
+	gint64		used;
 
 	/* what happens then */
-	long		delay_ms;
-	long		delay_after_ms;
+	gint64		delay_ms;
+	gint64		delay_after_ms;
 	bool		apply;
 	bool		real;			/* answered with the real answer */
-	int			status;
-	StepHeader *headers;
-	int			nheaders;
-	Buf			body;
-	bool		fill;			/* body is the prefix, then fill_byte to fill_size */
-	char		fill_byte;
-	uint64_t	fill_size;
-	bool		truncate;
-	uint64_t	truncate_at;
+	gint64		status;
+	GArray	   *headers;		/* of StepHeader */
+	GString    *body;			/* NULL: none */
+	bool		fill;			/* body is the prefix, then fill_byte to
+								 * fill_size */
+	GString    *fill_byte;
+	gint64		fill_size;
+	gint64		truncate_at;	/* -1: not at all */
 	bool		chunked;
-	long		trickle_bytes;	/* 0: as fast as it goes */
-	long		trickle_ms;
-	ResetWhen	reset;
-	bool		is_raw;
-	Buf			raw;
+	gint64		trickle_bytes;	/* 0: as fast as it goes */
+	gint64		trickle_ms;
+	int			reset;			/* a ResetWhen */
+	GString    *raw;			/* NULL: HTTP */
 	bool		hold;
 } Step;
 
-/* Append a step or an array of them: all or none, with the reason in *why. */
-extern bool script_add(struct json_object *json, bool tls, Buf *why);
+/* Append a step or an array of them: all or none, with the reason in why. */
+extern void script_add(struct json_object *json, bool tls, GString *why);
 extern void script_clear(void);
-extern void script_write(Buf *out);
+extern void script_write(GString *out);
 
 /* The step for a request, with a reference for the caller; NULL: none. */
-extern Step *script_match(const char *method, const char *path, size_t path_len,
-						  const char *body, size_t body_len);
+extern Step *script_match(const char *method, const char *path, const GString *body);
 extern void step_release(Step *step);
+
+/* The i-th header of a step, which may be NULL; NULL after the last. */
+extern const StepHeader *step_header(const Step *step, guint i);
 
 #endif							/* MOCK_SCRIPT_H */

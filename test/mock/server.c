@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * server.c
- *		Listening, and the thread that serves.
+ *		Listening, and serving: microhttpd as a source of the main loop.
  *
- * microhttpd could run a thread of its own, but its loop (as of 0.9.75) waits
- * a second time, without limit, whenever exactly 128 sockets were ready at
- * once, and with that many clients in step nobody ever wakes it.  Driven from
- * outside it never waits, so the waiting is done here.
+ * microhttpd could wait for itself, but its loop (as of 0.9.75) waits a second
+ * time, without limit, whenever exactly 128 sockets were ready at once, and
+ * with that many clients in step nobody ever wakes it.  Driven from outside it
+ * never waits.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,13 +16,6 @@
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,7 +26,10 @@
 #define MAX_SOCKETS			4000
 #define LISTEN_BACKLOG		4096
 
-/* How long the serving thread sleeps at most. */
+/*
+ * How long the loop sleeps at most.  Out of descriptors, microhttpd stops
+ * listening; that there are some again it sees in its next run only.
+ */
 #define MAX_WAIT_MS			200
 
 /*
@@ -43,9 +39,6 @@
 #define CONNECTION_MEMORY	(32 * 1024)
 
 static struct MHD_Daemon *server;
-static pthread_t thread;
-static int	wake_fd = -1;		/* written to: do not wait now */
-static atomic_bool stopping;
 static bool use_tls;
 
 static int
@@ -75,7 +68,7 @@ listen_on(int port)
 static int
 port_of(int fd)
 {
-	struct sockaddr_in addr;
+	struct sockaddr_in addr = {0};
 	socklen_t	len = sizeof(addr);
 
 	if (getsockname(fd, (struct sockaddr *) &addr, &len) < 0)
@@ -107,89 +100,96 @@ start_daemon(int fd, const char *cert, const char *key)
 							MHD_OPTION_END);
 }
 
-/*
- * How long nothing will happen unless a socket is ready.  Out of sockets,
- * microhttpd stops listening; that there is one again it sees in its next
- * run, to which nobody would call it.
- */
-static int
-wait_limit(void)
+/* For microhttpd's own work, MAX_WAIT_MS at most. */
+static gint
+http_timeout(void)
 {
 	MHD_UNSIGNED_LONG_LONG ms;
 
 	if (MHD_get_timeout(server, &ms) != MHD_YES || ms > MAX_WAIT_MS)
 		return MAX_WAIT_MS;
-	return (int) ms;
+	return (gint) ms;
 }
 
-static void *
-serve(void *arg)
+static gboolean
+prepare(GSource *source, gint *timeout)
 {
-	struct pollfd fds[2] = {
-		{.fd = MHD_get_daemon_info(server, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd,.events = POLLIN},
-		{.fd = wake_fd,.events = POLLIN}
-	};
-	eventfd_t	ignored;
+	gint64		left_ms = 0;
 
-	(void) arg;
-	while (!stopping)
-	{
-		int			limit = wait_limit();
-
-		if (limit != 0 && poll(fds, 2, limit) > 0 && fds[1].revents)
-			eventfd_read(wake_fd, &ignored);
-		MHD_run(server);
-	}
-	return NULL;
+	(void) source;
+	if (timer_next() > g_get_monotonic_time())
+		left_ms = (timer_next() - g_get_monotonic_time() + 999) / 1000;
+	*timeout = (gint) MIN(left_ms, http_timeout());
+	return *timeout == 0;
 }
 
-/*
- * microhttpd signals itself, too, but may clear that signal in a run that
- * looked for resumed connections just before.  Ours is cleared before a run.
- */
+/* Whatever ended the wait: microhttpd wants to run once a round. */
+static gboolean
+check(GSource *source)
+{
+	(void) source;
+	return TRUE;
+}
+
 static void
 resume(Request *req)
 {
 	MHD_resume_connection(req->connection);
-	eventfd_write(wake_fd, 1);
 }
+
+static gboolean
+dispatch(GSource *source, GSourceFunc callback, gpointer data)
+{
+	(void) source;
+	(void) callback;
+	(void) data;
+	timer_run(resume);
+	MHD_run(server);
+	return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs source_functions = {.prepare = prepare,.check = check,.dispatch = dispatch};
 
 int
 server_start(int port, const char *cert, const char *key)
 {
 	int			fd = listen_on(port);
+	GSource    *source;
 
 	if (fd < 0)
 	{
-		fprintf(stderr, "mock_clerk: could not listen on port %d: %s\n", port, strerror(errno));
+		g_printerr("mock_clerk: could not listen on port %d: %s\n", port, g_strerror(errno));
 		return -1;
 	}
 	port = port_of(fd);
 	use_tls = cert != NULL;
 	MHD_set_panic_func(end_by_panic, NULL);
 	server = start_daemon(fd, cert, key);
-	wake_fd = eventfd(0, EFD_CLOEXEC);
-	if (server == NULL || wake_fd < 0)
+	if (server == NULL)
 	{
-		fprintf(stderr, "mock_clerk: could not start the HTTP server\n");
+		g_printerr("mock_clerk: could not start the HTTP server\n");
 		return -1;
 	}
-	timer_start(resume);
-	if (pthread_create(&thread, NULL, serve, NULL) != 0)
-		end_badly("could not start a thread");
+	source = g_source_new(&source_functions, sizeof(GSource));
+	g_source_add_unix_fd(source, MHD_get_daemon_info(server, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, G_IO_IN);
+
+	/*
+	 * GLib would block it while it runs, which wakes the loop once more each
+	 * time
+	 */
+	g_source_set_can_recurse(source, TRUE);
+	g_source_attach(source, NULL);
+	g_source_unref(source);
 	return port;
 }
 
+/* Nothing may be suspended any more when the daemon ends. */
 void
 server_stop(void)
 {
-	/* nothing may be suspended any more when the daemon ends */
-	timer_stop();
-	stopping = true;
-	eventfd_write(wake_fd, 1);
-	pthread_join(thread, NULL);
+	timer_abort_all();
+	timer_run(resume);
 	MHD_stop_daemon(server);
-	close(wake_fd);
 }
 
 bool

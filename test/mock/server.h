@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * server.h
- *		Listening, and the thread that serves.
+ *		Listening, and serving while the main loop runs.
  *
  *-------------------------------------------------------------------------
  */

@@ -4,26 +4,20 @@
  *		The connections that exist, with look-ups by id and by domain.
  *
  * All connections stand in one array in the order of their creation, so a
- * page from the newest end is arithmetic.  A removal closes the gap with one
- * memmove, which is cheaper than any tree at the sizes in question.
+ * page from the newest end is arithmetic.  A removal closes the gap, which is
+ * cheaper than any tree at the sizes in question.
  *
  *-------------------------------------------------------------------------
  */
 #include "store.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "answer.h"
-#include "table.h"
 
-static Conn **all;
-static size_t nall;
-static size_t all_size;
-static Table by_id;
-static Table by_domain;
-static uint64_t last_order;
+static GPtrArray *all;			/* owns the connections */
+static GHashTable *by_id;
+static GHashTable *by_domain;
 
 static struct
 {
@@ -34,212 +28,169 @@ static struct
 }			counters;
 
 Conn *
-store_find(const char *id, size_t len)
+store_find(const char *id)
 {
-	return table_get(&by_id, id, len);
+	return all ? g_hash_table_lookup(by_id, id) : NULL;
 }
 
 Conn *
 store_domain_owner(const char *domain)
 {
-	return table_get(&by_domain, domain, strlen(domain));
+	return all ? g_hash_table_lookup(by_domain, domain) : NULL;
 }
 
-size_t
+guint
 store_count(void)
 {
-	return nall;
+	return all ? all->len : 0;
 }
 
 Conn *
-store_at(size_t i)
+store_at(guint i)
 {
-	return all[i];
-}
-
-static void
-append(Conn *conn)
-{
-	if (nall == all_size)
-	{
-		all_size = all_size ? all_size * 2 : 256;
-		all = xrealloc(all, all_size * sizeof(Conn *));
-	}
-	conn->order = ++last_order;
-	all[nall++] = conn;
-	table_put(&by_id, conn->id, conn->id_len, conn);
+	return all->pdata[i];
 }
 
 static void
 drop_domains(Conn *conn)
 {
-	for (int i = 0; i < conn->ndomains; i++)
-	{
+	for (char **domain = conn->domains; domain != NULL && *domain != NULL; domain++)
 		/* Seeded objects may share a domain: it belongs to the last one. */
-		if (store_domain_owner(conn->domains[i]) == conn)
-			table_remove(&by_domain, conn->domains[i], strlen(conn->domains[i]));
-		free(conn->domains[i]);
-	}
-	free(conn->domains);
-	conn->domains = NULL;
-	conn->ndomains = 0;
+		if (store_domain_owner(*domain) == conn)
+			g_hash_table_remove(by_domain, *domain);
+	g_clear_pointer(&conn->domains, g_strfreev);
 }
 
 static void
-add_domain(Conn *conn, const char *domain)
+free_conn(void *p)
 {
-	char	   *copy = xstrdup(domain);
+	Conn	   *conn = p;
 
-	/*
-	 * The table keeps the key it was given; when two seeded objects share a
-	 * domain, the older one's key must not stay behind.
-	 */
-	table_remove(&by_domain, copy, strlen(copy));
-	table_put(&by_domain, copy, strlen(copy), conn);
-	conn->domains = xrealloc(conn->domains, (size_t) (conn->ndomains + 1) * sizeof(char *));
-	conn->domains[conn->ndomains++] = copy;
+	drop_domains(conn);
+	g_hash_table_remove(by_id, conn->id);
+	g_clear_pointer(&conn->runs, g_array_unref);
+	g_free(conn->id);
+	g_free(conn->text);
+	g_free(conn->organization_id);
+	g_free(conn);
 }
 
+static Conn *
+new_conn(const char *id)
+{
+	Conn	   *conn = g_new0(Conn, 1);
+
+	if (all == NULL)
+	{
+		/* the keys are the connections' own */
+		by_id = g_hash_table_new(g_str_hash, g_str_equal);
+		by_domain = g_hash_table_new(g_str_hash, g_str_equal);
+		all = g_ptr_array_new_with_free_func(free_conn);
+	}
+	conn->id = g_strdup(id);
+	g_ptr_array_add(all, conn);
+	g_hash_table_insert(by_id, conn->id, conn);
+	return conn;
+}
+
+/*
+ * Of two seeded objects that share a domain, the older one's key must not
+ * stay behind: replace takes the new one's.
+ */
 static void
-index_domains(Conn *conn, struct json_object *domains)
+set_domains(Conn *conn, char **domains)
 {
 	drop_domains(conn);
-	if (!json_object_is_type(domains, json_type_array))
-		return;
-	for (size_t i = 0; i < json_object_array_length(domains); i++)
-	{
-		struct json_object *d = json_object_array_get_idx(domains, i);
+	conn->domains = domains;
+	for (char **domain = domains; *domain != NULL; domain++)
+		g_hash_table_replace(by_domain, *domain, conn);
+}
 
-		if (json_object_is_type(d, json_type_string))
-			add_domain(conn, json_object_get_string(d));
-	}
+static char **
+domains_of(struct json_object *domains)
+{
+	g_autoptr(GStrvBuilder) list = g_strv_builder_new();
+	size_t		n = json_object_is_type(domains, json_type_array) ? json_object_array_length(domains) : 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (json_object_is_type(json_object_array_get_idx(domains, i), json_type_string))
+			g_strv_builder_add(list, json_object_get_string(json_object_array_get_idx(domains, i)));
+	return g_strv_builder_end(list);
 }
 
 /* Take over text and searched fields from the object. */
 static void
 index_object(Conn *conn, struct json_object *object)
 {
-	struct json_object *value;
-	const char *text = json_text(object, &conn->text_len);
-
-	free(conn->text);
-	conn->text = xmemdup(text, conn->text_len);
-	free(conn->organization_id);
-	conn->organization_id = NULL;
-	value = json_object_object_get(object, "organization_id");
-	if (value != NULL)
-		conn->organization_id = xstrdup(json_object_get_string(value));
+	g_free(conn->text);
+	conn->text = g_strdup(json_text(object));
+	conn->text_len = strlen(conn->text);
+	g_free(conn->organization_id);
+	conn->organization_id = g_strdup(json_member_text(object, "organization_id"));
 	conn->active = json_object_get_boolean(json_object_object_get(object, "active"));
 	conn->updated_at = json_object_get_int64(json_object_object_get(object, "updated_at"));
-	index_domains(conn, json_object_object_get(object, "domains"));
+	set_domains(conn, domains_of(json_object_object_get(object, "domains")));
 }
 
 Conn *
 store_put(struct json_object *object)
 {
-	struct json_object *id = json_object_object_get(object, "id");
-	size_t		len = (size_t) json_object_get_string_len(id);
-	Conn	   *conn = store_find(json_object_get_string(id), len);
+	const char *id = json_member_text(object, "id");
+	Conn	   *conn = store_find(id);
 
 	if (conn == NULL)
-	{
-		conn = xcalloc(sizeof(Conn));
-		conn->id = xmemdup(json_object_get_string(id), len);
-		conn->id_len = len;
-		append(conn);
-	}
+		conn = new_conn(id);
 	index_object(conn, object);
 	return conn;
 }
 
 Conn *
-store_put_text(const char *id, char *text, size_t text_len, const char *domain, int64_t at)
+store_put_text(const char *id, const GString *text, const char *domain, gint64 at)
 {
-	Conn	   *conn = xcalloc(sizeof(Conn));
+	Conn	   *conn = new_conn(id);
 
-	conn->id = xstrdup(id);
-	conn->id_len = strlen(id);
-	conn->text = text;
-	conn->text_len = text_len;
+	conn->text = g_strndup(text->str, text->len);
+	conn->text_len = text->len;
 	conn->updated_at = at;
-	append(conn);
-	add_domain(conn, domain);
+	set_domains(conn, g_strsplit(domain, " ", 1));
 	return conn;
-}
-
-static void
-free_conn(Conn *conn)
-{
-	for (int i = 0; i < conn->nruns; i++)
-	{
-		free(conn->runs[i].text);
-		free(conn->runs[i].status);
-	}
-	free(conn->runs);
-	free(conn->id);
-	free(conn->text);
-	free(conn->organization_id);
-	free(conn);
-}
-
-/* The array is ordered by creation: find the place by halving. */
-static size_t
-place_of(const Conn *conn)
-{
-	size_t		low = 0,
-				high = nall;
-
-	while (low < high)
-	{
-		size_t		mid = low + (high - low) / 2;
-
-		if (all[mid]->order < conn->order)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
 }
 
 void
 store_remove(Conn *conn)
 {
-	size_t		i = place_of(conn);
-
-	memmove(all + i, all + i + 1, (nall - i - 1) * sizeof(Conn *));
-	nall--;
-	drop_domains(conn);
-	table_remove(&by_id, conn->id, conn->id_len);
-	free_conn(conn);
+	g_ptr_array_remove(all, conn);
 }
 
 void
 store_clear(void)
 {
-	table_clear(&by_domain);
-	table_clear(&by_id);
-	for (size_t i = 0; i < nall; i++)
-	{
-		drop_domains(all[i]);
-		free_conn(all[i]);
-	}
-	free(all);
-	all = NULL;
-	nall = all_size = 0;
+	if (all == NULL)
+		return;
+	g_clear_pointer(&all, g_ptr_array_unref);
+	g_clear_pointer(&by_domain, g_hash_table_unref);
+	g_clear_pointer(&by_id, g_hash_table_unref);
+}
+
+static void
+free_run(void *run)
+{
+	g_free(((TestRun *) run)->text);
+	g_free(((TestRun *) run)->status);
 }
 
 void
 store_add_run(Conn *conn, struct json_object *run)
 {
-	struct json_object *status = json_object_object_get(run, "status");
-	TestRun    *r;
-	size_t		len;
-	const char *text = json_text(run, &len);
+	const char *status = json_member_text(run, "status");
+	TestRun		r = {.text = g_strdup(json_text(run)),.status = g_strdup(status ? status : "")};
 
-	conn->runs = xrealloc(conn->runs, (size_t) (conn->nruns + 1) * sizeof(TestRun));
-	r = &conn->runs[conn->nruns++];
-	r->text = xmemdup(text, len);
-	r->status = xstrdup(status ? json_object_get_string(status) : "");
+	if (conn->runs == NULL)
+	{
+		conn->runs = g_array_new(FALSE, FALSE, sizeof(TestRun));
+		g_array_set_clear_func(conn->runs, free_run);
+	}
+	g_array_append_val(conn->runs, r);
 }
 
 /* Seeded objects may have taken an id that the counter would give out. */
@@ -247,26 +198,26 @@ void
 store_next_id(char *id)
 {
 	do
-		snprintf(id, ID_SIZE, "entconn_%06lu", ++counters.conn);
-	while (store_find(id, strlen(id)) != NULL);
+		g_snprintf(id, ID_SIZE, "entconn_%06lu", ++counters.conn);
+	while (store_find(id) != NULL);
 }
 
 void
 store_next_saml_id(char *id)
 {
-	snprintf(id, ID_SIZE, "samlc_%06lu", ++counters.saml);
+	g_snprintf(id, ID_SIZE, "samlc_%06lu", ++counters.saml);
 }
 
 void
 store_next_oauth_id(char *id)
 {
-	snprintf(id, ID_SIZE, "eaoc_%06lu", ++counters.oauth);
+	g_snprintf(id, ID_SIZE, "eaoc_%06lu", ++counters.oauth);
 }
 
 void
 store_next_run_id(char *id)
 {
-	snprintf(id, ID_SIZE, "entctr_%06lu", ++counters.run);
+	g_snprintf(id, ID_SIZE, "entctr_%06lu", ++counters.run);
 }
 
 void

@@ -12,9 +12,9 @@
 #ifndef MOCK_STORE_H
 #define MOCK_STORE_H
 
+#include <glib.h>
 #include <json-c/json.h>
-
-#include "buf.h"
+#include <stdbool.h>
 
 typedef struct TestRun
 {
@@ -25,34 +25,29 @@ typedef struct TestRun
 typedef struct Conn
 {
 	char	   *id;
-	size_t		id_len;
 	char	   *text;
 	size_t		text_len;
 	char	   *organization_id;	/* NULL: not linked */
 	bool		active;
-	int64_t		updated_at;
-	uint64_t	order;			/* ascending with creation */
-	char	  **domains;
-	int			ndomains;
-	TestRun    *runs;			/* oldest first */
-	int			nruns;
+	gint64		updated_at;
+	char	  **domains;		/* NULL: none */
+	GArray	   *runs;			/* of TestRun, oldest first; NULL: none */
 
 	/* What Clerk knows but never sends back. */
 	bool		has_client_secret;
 	bool		has_idp_metadata;
 } Conn;
 
-extern Conn *store_find(const char *id, size_t len);
+extern Conn *store_find(const char *id);
 extern Conn *store_domain_owner(const char *domain);
-extern size_t store_count(void);
-extern Conn *store_at(size_t i);	/* 0 is the oldest */
+extern guint store_count(void);
+extern Conn *store_at(guint i); /* 0 is the oldest */
 
 /* Insert, or replace the one with the same id.  The object stays the caller's. */
 extern Conn *store_put(struct json_object *object);
 
 /* Insert a new one from its text; much faster, for many. */
-extern Conn *store_put_text(const char *id, char *text, size_t text_len,
-							const char *domain, int64_t at);
+extern Conn *store_put_text(const char *id, const GString *text, const char *domain, gint64 at);
 extern void store_remove(Conn *conn);
 extern void store_clear(void);
 

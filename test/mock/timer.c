@@ -1,212 +1,103 @@
 /*-------------------------------------------------------------------------
  *
  * timer.c
- *		The thread that goes on with requests whose time has come.
+ *		Requests that wait until they are due.
  *
- * A binary heap with the earliest request on top; requests due at the same
- * instant go in the order in which they were added.
+ * Requests due at the same instant go in the order in which they were added.
  *
  *-------------------------------------------------------------------------
  */
 #include "timer.h"
 
-#include <stdlib.h>
+static GSequence *waiting;		/* by due_us; NULL: none ever waited */
+static guint64 last_turn;
 
-#include "clock.h"
-#include "end.h"
-
-static Request **heap;
-static size_t nheap;
-static size_t heap_size;
-static uint64_t last_turn;
-
-static pthread_t thread;
-static pthread_cond_t wake;
-static bool stopping;
-static void (*resume_request) (Request *req);
-
-static bool
-before(const Request *a, const Request *b)
+static int
+by_due(const void *a, const void *b, void *data)
 {
-	if (a->due_ns != b->due_ns)
-		return a->due_ns < b->due_ns;
-	return a->turn < b->turn;
-}
+	const Request *x = a;
+	const Request *y = b;
 
-static void
-sift_up(size_t i)
-{
-	Request    *req = heap[i];
-
-	while (i > 0 && before(req, heap[(i - 1) / 2]))
-	{
-		heap[i] = heap[(i - 1) / 2];
-		i = (i - 1) / 2;
-	}
-	heap[i] = req;
-}
-
-static void
-sift_down(size_t i)
-{
-	Request    *req = heap[i];
-
-	for (;;)
-	{
-		size_t		child = 2 * i + 1;
-
-		if (child >= nheap)
-			break;
-		if (child + 1 < nheap && before(heap[child + 1], heap[child]))
-			child++;
-		if (!before(heap[child], req))
-			break;
-		heap[i] = heap[child];
-		i = child;
-	}
-	heap[i] = req;
-}
-
-static void
-push(Request *req)
-{
-	if (nheap == heap_size)
-	{
-		heap_size = heap_size ? heap_size * 2 : 64;
-		heap = xrealloc(heap, heap_size * sizeof(Request *));
-	}
-	req->turn = ++last_turn;
-	heap[nheap++] = req;
-	sift_up(nheap - 1);
-}
-
-static Request *
-pop(void)
-{
-	Request    *req = heap[0];
-
-	heap[0] = heap[--nheap];
-	if (nheap > 0)
-		sift_down(0);
-	return req;
+	(void) data;
+	if (x->due_us != y->due_us)
+		return x->due_us < y->due_us ? -1 : 1;
+	return x->turn < y->turn ? -1 : x->turn > y->turn;
 }
 
 void
 timer_add(Request *req)
 {
-	push(req);
-	if (heap[0] == req)
-		pthread_cond_signal(&wake);
+	if (waiting == NULL)
+		waiting = g_sequence_new(NULL);
+	req->turn = ++last_turn;
+	g_sequence_insert_sorted(waiting, req, by_due, NULL);
+}
+
+static bool
+is_empty(void)
+{
+	return waiting == NULL || g_sequence_is_empty(waiting);
+}
+
+gint64
+timer_next(void)
+{
+	return is_empty() ? G_MAXINT64 : ((Request *) g_sequence_get(g_sequence_get_begin_iter(waiting)))->due_us;
+}
+
+void
+timer_run(void (*resume) (Request *req))
+{
+	while (timer_next() <= g_get_monotonic_time())
+	{
+		GSequenceIter *first = g_sequence_get_begin_iter(waiting);
+		Request    *req = g_sequence_get(first);
+
+		g_sequence_remove(first);
+		if (flow_advance(req))
+			resume(req);
+		else
+			timer_add(req);
+	}
+}
+
+static void
+abort_one(void *req, void *data)
+{
+	(void) data;
+	flow_abort(req);
+	((Request *) req)->due_us = 0;
 }
 
 void
 timer_abort_all(void)
 {
-	for (size_t i = 0; i < nheap; i++)
-	{
-		flow_abort(heap[i]);
-		/* all alike is a heap, too: turns decide, and they still ascend */
-		heap[i]->due_ns = 0;
-		heap[i]->turn = i;
-	}
-	pthread_cond_signal(&wake);
+	if (is_empty())
+		return;
+	g_sequence_foreach(waiting, abort_one, NULL);
+	g_sequence_sort(waiting, by_due, NULL);
+}
+
+static void
+release_one(void *p, void *released)
+{
+	Request    *req = p;
+
+	if (req->stage != STAGE_HELD)
+		return;
+	req->hold = false;
+	req->due_us = 0;
+	++*(int *) released;
 }
 
 int
 timer_release_held(void)
 {
-	int			n = 0;
+	int			released = 0;
 
-	for (size_t i = 0; i < nheap; i++)
-	{
-		if (heap[i]->stage != STAGE_HELD)
-			continue;
-		heap[i]->hold = false;
-		heap[i]->due_ns = 0;
-		n++;
-	}
-	for (size_t i = nheap / 2; i-- > 0;)
-		sift_down(i);
-	pthread_cond_signal(&wake);
-	return n;
-}
-
-/* Sleep until the top is due, or something changes. */
-static void
-sleep_until_due(void)
-{
-	struct timespec until;
-
-	if (nheap == 0)
-	{
-		pthread_cond_wait(&wake, &flow_lock);
-		return;
-	}
-	until.tv_sec = heap[0]->due_ns / 1000000000;
-	until.tv_nsec = heap[0]->due_ns % 1000000000;
-	pthread_cond_timedwait(&wake, &flow_lock, &until);
-}
-
-/*
- * Resuming happens without the lock: microhttpd has locks of its own, and
- * calls back into code that takes ours.  Nobody else touches a request that
- * left the heap and is not resumed yet.
- */
-static void *
-run(void *arg)
-{
-	(void) arg;
-	pthread_mutex_lock(&flow_lock);
-	while (!stopping || nheap > 0)
-	{
-		if (nheap > 0 && heap[0]->due_ns <= clock_mono_ns())
-		{
-			Request    *req = pop();
-
-			if (flow_advance(req))
-			{
-				pthread_mutex_unlock(&flow_lock);
-				resume_request(req);
-				pthread_mutex_lock(&flow_lock);
-			}
-			else
-				push(req);
-		}
-		else
-			sleep_until_due();
-	}
-	pthread_mutex_unlock(&flow_lock);
-	return NULL;
-}
-
-void
-timer_start(void (*resume) (Request *req))
-{
-	pthread_condattr_t attr;
-
-	resume_request = resume;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&wake, &attr);
-	pthread_condattr_destroy(&attr);
-	if (pthread_create(&thread, NULL, run, NULL) != 0)
-		end_badly("could not start a thread");
-}
-
-bool
-timer_stopped(void)
-{
-	return stopping;
-}
-
-void
-timer_stop(void)
-{
-	pthread_mutex_lock(&flow_lock);
-	stopping = true;
-	timer_abort_all();
-	pthread_mutex_unlock(&flow_lock);
-	pthread_join(thread, NULL);
-	pthread_cond_destroy(&wake);
-	free(heap);
+	if (is_empty())
+		return 0;
+	g_sequence_foreach(waiting, release_one, &released);
+	g_sequence_sort(waiting, by_due, NULL);
+	return released;
 }

@@ -1,10 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * timer.h
- *		The thread that goes on with requests whose time has come.
- *
- * All functions but timer_start and timer_stop are called with flow_lock
- * held.  Only this thread resumes suspended connections.
+ *		Requests that wait until they are due; their connections are suspended.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,16 +10,18 @@
 
 #include "flow.h"
 
-extern void timer_start(void (*resume) (Request *req));
-
-/* Aborts and resumes all that waits; afterwards nothing may be added. */
-extern void timer_stop(void);
-extern bool timer_stopped(void);
-
 extern void timer_add(Request *req);
+
+/* When the first is due, in monotonic microseconds; G_MAXINT64: none waits. */
+extern gint64 timer_next(void);
+
+/* Go on with all that are due; resume is called for what is to be answered. */
+extern void timer_run(void (*resume) (Request *req));
+
+/* Let all end unanswered, with the next timer_run. */
 extern void timer_abort_all(void);
 
 /* Let held requests go on to their answer; how many there were. */
-extern int timer_release_held(void);
+extern int	timer_release_held(void);
 
 #endif							/* MOCK_TIMER_H */

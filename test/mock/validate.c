@@ -11,11 +11,7 @@
  */
 #include "validate.h"
 
-#include <ctype.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "settings.h"
 
@@ -52,8 +48,8 @@ typedef struct Param
 typedef struct Check
 {
 	Operation	op;
-	Faults	   *faults;
-	Buf			path;
+	GString    *faults;
+	GString    *path;
 } Check;
 
 static const char *const type_names[] = {
@@ -148,14 +144,6 @@ member(struct json_object *object, const char *name)
 	return json_object_object_get(object, name);
 }
 
-static const char *
-text_member(struct json_object *object, const char *name)
-{
-	struct json_object *value = member(object, name);
-
-	return json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
-}
-
 static bool
 bool_is(struct json_object *object, const char *name, bool wanted)
 {
@@ -169,19 +157,18 @@ bool_is(struct json_object *object, const char *name, bool wanted)
 static size_t
 push_path(Check *check, const char *name)
 {
-	size_t		before = check->path.len;
+	size_t		before = check->path->len;
 
 	if (before > 0)
-		buf_char(&check->path, '.');
-	buf_str(&check->path, name);
+		g_string_append_c(check->path, '.');
+	g_string_append(check->path, name);
 	return before;
 }
 
 static void
 pop_path(Check *check, size_t before)
 {
-	check->path.len = before;
-	check->path.data[before] = '\0';
+	g_string_truncate(check->path, before);
 }
 
 static bool
@@ -196,25 +183,18 @@ is_taken(const Check *check, const Param *p)
 static void
 check_choice(Check *check, const Param *p, struct json_object *value)
 {
-	const char *path = check->path.data;
+	const char *path = check->path->str;
 	const char *text = json_object_get_string(value);
-	Buf			list = {0};
+	g_autofree char *list = NULL;
 
 	if (p->not_empty && *text == '\0')
 		fault_add(check->faults, "form_param_format_invalid", path, "%s must not be empty.", path);
 	if (p->choices == NULL)
 		return;
-	for (int i = 0; p->choices[i] != NULL; i++)
-	{
-		if (strcmp(p->choices[i], text) == 0)
-		{
-			buf_free(&list);
-			return;
-		}
-		buf_printf(&list, "%s%s", i > 0 ? ", " : "", p->choices[i]);
-	}
-	fault_add(check->faults, "form_param_value_invalid", path, "%s must be one of: %s.", path, list.data);
-	buf_free(&list);
+	if (g_strv_contains(p->choices, text))
+		return;
+	list = g_strjoinv(", ", (char **) p->choices);
+	fault_add(check->faults, "form_param_value_invalid", path, "%s must be one of: %s.", path, list);
 }
 
 static bool
@@ -250,7 +230,7 @@ check_items(Check *check, const Param *p, struct json_object *array)
 		char		number[24];
 		size_t		before;
 
-		snprintf(number, sizeof(number), "%zu", i);
+		g_snprintf(number, sizeof(number), "%zu", i);
 		before = push_path(check, number);
 		check_members(check, p->members, json_object_array_get_idx(array, i));
 		pop_path(check, before);
@@ -260,7 +240,7 @@ check_items(Check *check, const Param *p, struct json_object *array)
 static void
 check_value(Check *check, const Param *p, struct json_object *value)
 {
-	const char *path = check->path.data;
+	const char *path = check->path->str;
 
 	if (value == NULL)
 	{
@@ -286,7 +266,7 @@ check_value(Check *check, const Param *p, struct json_object *value)
 static void
 check_members(Check *check, const Param *params, struct json_object *object)
 {
-	bool		top = check->path.len == 0;
+	bool		top = check->path->len == 0;
 
 	json_object_object_foreach(object, name, value)
 	{
@@ -296,8 +276,8 @@ check_members(Check *check, const Param *params, struct json_object *object)
 		while (p->name != NULL && strcmp(p->name, name) != 0)
 			p++;
 		if (p->name == NULL || !is_taken(check, p))
-			fault_add(check->faults, "form_param_unknown", check->path.data,
-					  "%.200s is not a valid parameter for this request.", check->path.data);
+			fault_add(check->faults, "form_param_unknown", check->path->str,
+					  "%.200s is not a valid parameter for this request.", check->path->str);
 		else
 			check_value(check, p, value);
 		pop_path(check, before);
@@ -310,8 +290,8 @@ check_members(Check *check, const Param *params, struct json_object *object)
 			json_object_object_get_ex(object, p->name, NULL))
 			continue;
 		before = push_path(check, p->name);
-		fault_add(check->faults, "form_param_missing", check->path.data,
-				  "%s must be included.", check->path.data);
+		fault_add(check->faults, "form_param_missing", check->path->str,
+				  "%s must be included.", check->path->str);
 		pop_path(check, before);
 	}
 }
@@ -325,7 +305,7 @@ is_label(const char *s, size_t len)
 	if (len == 0 || len > LABEL_MAX || s[0] == '-' || s[len - 1] == '-')
 		return false;
 	for (size_t i = 0; i < len; i++)
-		if (!isalnum((unsigned char) s[i]) && s[i] != '-')
+		if (!g_ascii_isalnum(s[i]) && s[i] != '-')
 			return false;
 	return true;
 }
@@ -351,29 +331,19 @@ is_fqdn(const char *s)
 	return labels >= 2 && strspn(s, "0123456789") != len;
 }
 
-static char *
-lower(const char *s)
-{
-	char	   *copy = xstrdup(s);
-
-	for (char *p = copy; *p; p++)
-		*p = (char) tolower((unsigned char) *p);
-	return copy;
-}
-
 static void
 check_domain(Check *check, struct json_object *domains, size_t i, const Conn *conn)
 {
 	struct json_object *item = json_object_array_get_idx(domains, i);
 	const char *domain = json_object_get_string(item);
-	char	   *name = lower(domain);
+	g_autofree char *name = g_ascii_strdown(domain, -1);
 	Conn	   *owner;
 
 	if (strlen(name) != (size_t) json_object_get_string_len(item) || !is_fqdn(name))
 		fault_add(check->faults, "form_param_format_invalid", "domains",
 				  "\"%.200s\" is not a fully qualified domain name.", domain);
 	for (size_t k = 0; k < i; k++)
-		if (strcasecmp(json_object_get_string(json_object_array_get_idx(domains, k)), name) == 0)
+		if (g_ascii_strcasecmp(json_object_get_string(json_object_array_get_idx(domains, k)), name) == 0)
 		{
 			fault_add(check->faults, "form_param_duplicate", "domains",
 					  "\"%.200s\" is given more than once.", name);
@@ -383,7 +353,6 @@ check_domain(Check *check, struct json_object *domains, size_t i, const Conn *co
 	if (owner != NULL && owner != conn)
 		fault_add(check->faults, "organization_domain_exists_for_enterprise_connection", "domains",
 				  "The domain \"%.200s\" is already used by another enterprise connection.", name);
-	free(name);
 }
 
 static void
@@ -422,21 +391,21 @@ is_attribute_key(const char *key)
 static void
 check_custom_attribute(Check *check, struct json_object *attribute, size_t i)
 {
-	const char *key = text_member(attribute, "key");
-	const char *scim = text_member(attribute, "scim_path");
-	const char *directory = text_member(attribute, "directory_path");
+	const char *key = json_member_text(attribute, "key");
+	const char *scim = json_member_text(attribute, "scim_path");
+	const char *directory = json_member_text(attribute, "directory_path");
 	char		path[64];
 
 	/* an empty key was reported by its table entry */
 	if (key != NULL && *key != '\0' && !is_attribute_key(key))
 	{
-		snprintf(path, sizeof(path), "custom_attributes.%zu.key", i);
+		g_snprintf(path, sizeof(path), "custom_attributes.%zu.key", i);
 		fault_add(check->faults, "form_param_format_invalid", path,
 				  "%s must not begin with an underscore, and goes on with letters, digits, _ and - only.", path);
 	}
 	if (scim != NULL && directory != NULL && strcmp(scim, directory) != 0)
 	{
-		snprintf(path, sizeof(path), "custom_attributes.%zu.directory_path", i);
+		g_snprintf(path, sizeof(path), "custom_attributes.%zu.directory_path", i);
 		fault_add(check->faults, "form_param_value_invalid", path,
 				  "%s differs from scim_path; give one of them, or both alike.", path);
 	}
@@ -457,8 +426,8 @@ static void
 check_login_hint(Check *check, struct json_object *body)
 {
 	struct json_object *hint = member(member(body, "saml"), "login_hint");
-	const char *mode = text_member(hint, "mode");
-	const char *source = text_member(hint, "source");
+	const char *mode = json_member_text(hint, "mode");
+	const char *source = json_member_text(hint, "source");
 	bool		wanted = mode != NULL && strcmp(mode, "custom_attribute") == 0;
 
 	if (mode == NULL)
@@ -477,7 +446,7 @@ check_login_hint(Check *check, struct json_object *body)
 const char *
 validate_provider(struct json_object *body)
 {
-	const char *provider = text_member(body, "provider");
+	const char *provider = json_member_text(body, "provider");
 
 	if (provider != NULL)
 		return provider;
@@ -497,7 +466,7 @@ will_have(struct json_object *group, struct json_object *stored, const char *nam
 			return json_object_array_length(value) > 0;
 		return json_object_is_type(value, json_type_string) && json_object_get_string_len(value) > 0;
 	}
-	return text_member(stored, name) != NULL && *text_member(stored, name) != '\0';
+	return json_member_text(stored, name) != NULL && *json_member_text(stored, name) != '\0';
 }
 
 static void
@@ -545,22 +514,21 @@ check_activation(Check *check, struct json_object *body, const Conn *conn,
 
 void
 validate_body(struct json_object *body, Operation op, const Conn *conn,
-			  struct json_object *stored, Faults *faults)
+			  struct json_object *stored, GString *faults)
 {
-	Check		check = {.op = op,.faults = faults};
+	g_autoptr(GString) path = g_string_new(NULL);
+	Check		check = {.op = op,.faults = faults,.path = path};
 	const char *provider;
 
-	buf_str(&check.path, "");
 	check_members(&check, body_params, body);
 	check_domains(&check, body, conn);
 	check_custom_attributes(&check, body);
 	check_login_hint(&check, body);
-	provider = stored != NULL ? text_member(stored, "provider") : validate_provider(body);
+	provider = stored != NULL ? json_member_text(stored, "provider") : validate_provider(body);
 	if (provider != NULL)
 	{
 		if (strncmp(provider, "oidc_", 5) == 0)
 			check_pkce(&check, body, conn, stored);
 		check_activation(&check, body, conn, provider, stored);
 	}
-	buf_free(&check.path);
 }

@@ -24,7 +24,7 @@ typedef enum Operation
  * stored its parsed text; both are NULL for a create.
  */
 extern void validate_body(struct json_object *body, Operation op, const Conn *conn,
-						  struct json_object *stored, Faults *faults);
+						  struct json_object *stored, GString *faults);
 
 /* The provider a create is for: the one given, else the one that fits. */
 extern const char *validate_provider(struct json_object *body);

@@ -144,11 +144,12 @@ CREATE TABLE soak.org_version (id int PRIMARY KEY, version int NOT NULL DEFAULT 
 CREATE TABLE soak.org_token (token bigint PRIMARY KEY);
 CREATE TABLE soak.org (id int PRIMARY KEY, name text, domains text[], made_in bigint NOT NULL DEFAULT txid_current());
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON soak.org FOR EACH ROW
-	EXECUTE FUNCTION sync_enterprise_connection('key=id', 'key_prefix:=org', 'name=name', 'domains=domains', 'provider:=saml_okta',
-		'saml.idp_metadata_url:=https://idp.example/metadata', 'active:=true');
+	EXECUTE FUNCTION sync_enterprise_connection('key=org:id', 'name=name', 'domains=domains', 'provider:=saml_okta',
+		'saml.idp_metadata_url:=https://idp.example/metadata');
 
 -- A row comes, is called otherwise, goes, or turns unready, but not as long as it
--- is new. Its name is that which it had when it was ready.
+-- is new. Its name is that which it had when it was ready. Its connection is
+-- activated at first, and has to be active again whenever the row is ready again.
 CREATE FUNCTION soak.change(i int, dice float8) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	t bigint := nextval('soak.token');
@@ -167,6 +168,7 @@ BEGIN
 		UPDATE soak.org SET name = new_name, domains = new_domains WHERE id = i;
 		IF NOT FOUND THEN
 			INSERT INTO soak.org VALUES (i, new_name, new_domains);
+			PERFORM enqueue_enterprise_connection('update', '{"active": true}', key => format('org:%s', i));
 		END IF;
 	END IF;
 END $$;

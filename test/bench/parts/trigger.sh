@@ -50,7 +50,7 @@ BEGIN
 CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON plpgsql FOR EACH ROW EXECUTE FUNCTION enqueue();
 
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON clerk FOR EACH ROW
-EXECUTE FUNCTION sync_enterprise_connection('key=id', 'name=name', 'organization_id=clerk_org_id',
+EXECUTE FUNCTION sync_enterprise_connection('key=org:id', 'name=name', 'organization_id=clerk_org_id',
                                             'domains=email_domains', 'saml.idp_metadata_url=idp_metadata_url')"
 
 	for table in "${trigger_tables[@]}"; do

@@ -1,0 +1,302 @@
+/*-------------------------------------------------------------------------
+ *
+ * compare.c
+ *		What a row wants beside what its connection has.
+ *
+ * Clerk does not give back what it was given: it calls some members otherwise,
+ * adds others, and chooses what was left open.  A difference is only what the
+ * row's next request would change: else reconciling would never come to an end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "trigger/compare.h"
+#include "utils/builtins.h"
+#include "utils/formatting.h"
+#include "utils/numeric.h"
+
+/* What answers call otherwise. */
+static const struct
+{
+	const char *parameter;
+	const char *answer;
+}			renamed[] =
+{
+	{"oidc", "oauth_config"},
+	{"saml", "saml_connection"},
+};
+
+static const char *const never_shown[] = {"oidc.client_secret", "saml.idp_metadata"};
+
+/* Not in every answer, so that nothing follows from their absence. */
+static const char *const seldom_shown[] = {"saml.attribute_mapping", "saml.idp_certificates"};
+
+/* What Clerk reads from the identity provider's metadata. */
+static const char *const from_metadata[] = {
+	"saml.idp_entity_id", "saml.idp_sso_url", "saml.idp_certificate", "saml.idp_certificates"
+};
+
+typedef struct Comparison
+{
+	Jsonb	   *params;
+	ClerkDifference visit;
+	void	   *arg;
+} Comparison;
+
+#define is_one_of(path, paths) contains_path(path, paths, lengthof(paths))
+
+static bool
+contains_path(const char *path, const char *const *paths, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(path, paths[i]) == 0)
+			return true;
+	return false;
+}
+
+bool
+clerk_is_never_shown(const char *path)
+{
+	return is_one_of(path, never_shown);
+}
+
+/*-------------------------------------------------------------------------
+ * Values
+ *-------------------------------------------------------------------------
+ */
+
+static bool
+is_object(const JsonbValue *value)
+{
+	return value != NULL && value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
+}
+
+static bool
+is_array(const JsonbValue *value)
+{
+	return value != NULL && value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data);
+}
+
+/*
+ * NULL for a member that is absent or null.
+ */
+static JsonbValue *
+member(const JsonbValue *object, const char *name, int len)
+{
+	JsonbValue *value;
+
+	if (!is_object(object))
+		return NULL;
+	value = getKeyJsonValueFromContainer(object->val.binary.data, name, len, NULL);
+	return value == NULL || value->type == jbvNull ? NULL : value;
+}
+
+/*
+ * What Clerk shows of something that has no value.
+ */
+static bool
+is_empty(const JsonbValue *value)
+{
+	if (value == NULL || value->type == jbvNull)
+		return true;
+	if (value->type == jbvString)
+		return value->val.string.len == 0;
+	if (value->type == jbvBool)
+		return !value->val.boolean;
+	return value->type == jbvBinary && JsonContainerSize(value->val.binary.data) == 0;
+}
+
+/*
+ * The letters of a certificate: without its armor, and without white space.
+ */
+static char *
+certificate_letters(const JsonbValue *value)
+{
+	char	   *text = pnstrdup(value->val.string.val, value->val.string.len);
+	char	   *from = strstr(text, "-----BEGIN");
+	char	   *end = strstr(text, "-----END");
+	char	   *to = text;
+
+	if (from != NULL && end != NULL && (from = strstr(from + 10, "-----")) != NULL)
+		*end = '\0';
+	for (from = from ? from + 5 : text; *from != '\0'; from++)
+		if (!isspace((unsigned char) *from))
+			*to++ = *from;
+	*to = '\0';
+	return text;
+}
+
+static int
+compare_strings(const void *left, const void *right)
+{
+	return strcmp(*(char *const *) left, *(char *const *) right);
+}
+
+char **
+clerk_lower_strings(JsonbValue *array, int *count)
+{
+	uint32		size = is_array(array) ? JsonContainerSize(array->val.binary.data) : 0;
+	char	  **strings = palloc(sizeof(char *) * (size + 1));
+
+	*count = 0;
+	for (uint32 i = 0; i < size; i++)
+	{
+		JsonbValue *value = getIthJsonbValueFromContainer(array->val.binary.data, i);
+
+		if (value->type == jbvString)
+			strings[(*count)++] = asc_tolower(value->val.string.val, value->val.string.len);
+	}
+	return strings;
+}
+
+/*
+ * Domains are a set.
+ */
+static bool
+same_domains(JsonbValue *wanted, JsonbValue *actual)
+{
+	int			counts[2];
+	char	  **sets[2] = {clerk_lower_strings(wanted, &counts[0]), clerk_lower_strings(actual, &counts[1])};
+
+	for (int i = 0; i < 2; i++)
+	{
+		int			left = 0;
+
+		qsort(sets[i], counts[i], sizeof(char *), compare_strings);
+		for (int n = 0; n < counts[i]; n++)
+			if (left == 0 || strcmp(sets[i][left - 1], sets[i][n]) != 0)
+				sets[i][left++] = sets[i][n];
+		counts[i] = left;
+	}
+	for (int n = 0; counts[0] == counts[1] && n < counts[0]; n++)
+		if (strcmp(sets[0][n], sets[1][n]) != 0)
+			return false;
+	return counts[0] == counts[1];
+}
+
+/*
+ * Has the actual value all that is wanted?  Members that Clerk adds to an
+ * object do not count.
+ */
+static bool
+has_wanted(JsonbValue *wanted, JsonbValue *actual)
+{
+	check_stack_depth();
+	if (is_object(wanted))
+	{
+		JsonbIterator *it = JsonbIteratorInit(wanted->val.binary.data);
+		JsonbValue	name;
+		JsonbValue	value;
+
+		(void) JsonbIteratorNext(&it, &name, true);
+		while (JsonbIteratorNext(&it, &name, true) == WJB_KEY)
+		{
+			(void) JsonbIteratorNext(&it, &value, true);
+			if (!has_wanted(&value, member(actual, name.val.string.val, name.val.string.len)))
+				return false;
+		}
+		return true;
+	}
+	if (is_array(wanted))
+	{
+		uint32		size = JsonContainerSize(wanted->val.binary.data);
+
+		if (!is_array(actual) || JsonContainerSize(actual->val.binary.data) != size)
+			return size == 0 && is_empty(actual);
+		for (uint32 i = 0; i < size; i++)
+			if (!has_wanted(getIthJsonbValueFromContainer(wanted->val.binary.data, i),
+							getIthJsonbValueFromContainer(actual->val.binary.data, i)))
+				return false;
+		return true;
+	}
+	if (is_empty(wanted) || actual == NULL || actual->type != wanted->type || wanted->type == jbvBinary)
+		return is_empty(wanted) && is_empty(actual);
+	if (wanted->type == jbvNumeric)
+		return DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(wanted->val.numeric),
+												NumericGetDatum(actual->val.numeric)));
+	if (wanted->type == jbvBool)
+		return wanted->val.boolean == actual->val.boolean;
+	return wanted->val.string.len == actual->val.string.len &&
+		memcmp(wanted->val.string.val, actual->val.string.val, wanted->val.string.len) == 0;
+}
+
+/*-------------------------------------------------------------------------
+ * Parameters
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * Does the null of a parameter remove the value that Clerk shows?  A boolean
+ * then gets Clerk's default, an organization stays, and what is read from the
+ * metadata comes back.
+ */
+static bool
+null_removes(const Comparison *comparison, const char *path, const JsonbValue *actual)
+{
+	JsonbValue	params;
+	JsonbValue *saml;
+
+	if (is_empty(actual) || actual->type == jbvBool || strcmp(path, "organization_id") == 0)
+		return false;
+	if (!is_one_of(path, from_metadata))
+		return true;
+	params.type = jbvBinary;
+	params.val.binary.data = &comparison->params->root;
+	saml = member(&params, "saml", 4);
+	return member(saml, "idp_metadata_url", 16) == NULL && member(saml, "idp_metadata", 12) == NULL;
+}
+
+static bool
+is_same(const Comparison *comparison, const char *path, JsonbValue *wanted, JsonbValue *actual)
+{
+	if (is_one_of(path, never_shown) || (actual == NULL && is_one_of(path, seldom_shown)))
+		return true;
+	if (wanted == NULL)
+		return !null_removes(comparison, path, actual);
+	if (strcmp(path, "domains") == 0)
+		return same_domains(wanted, actual);
+	if (strcmp(path, "saml.idp_certificate") == 0 && wanted->type == jbvString && actual != NULL && actual->type == jbvString)
+		return strcmp(certificate_letters(wanted), certificate_letters(actual)) == 0;
+	return has_wanted(wanted, actual);
+}
+
+static void
+compare_members(const Comparison *comparison, const char *above, JsonbValue *object, JsonbValue *connection)
+{
+	JsonbIterator *it = JsonbIteratorInit(object->val.binary.data);
+	JsonbValue	name;
+	JsonbValue	wanted;
+
+	(void) JsonbIteratorNext(&it, &name, true);
+	while (JsonbIteratorNext(&it, &name, true) == WJB_KEY)
+	{
+		char	   *path = psprintf("%s%.*s", above, name.val.string.len, name.val.string.val);
+		const char *shown = pnstrdup(name.val.string.val, name.val.string.len);
+		JsonbValue *actual;
+
+		(void) JsonbIteratorNext(&it, &wanted, true);
+		for (size_t i = 0; i < lengthof(renamed); i++)
+			if (strcmp(path, renamed[i].parameter) == 0)
+				shown = renamed[i].answer;
+		actual = member(connection, shown, (int) strlen(shown));
+		if (is_object(&wanted) && !(actual == NULL && is_one_of(path, seldom_shown)))
+			compare_members(comparison, psprintf("%s.", path), &wanted, actual);
+		else if (!is_same(comparison, path, wanted.type == jbvNull ? NULL : &wanted, actual))
+			comparison->visit(path, wanted.type == jbvNull ? NULL : &wanted, actual, comparison->arg);
+	}
+}
+
+void
+clerk_compare(Jsonb *params, Jsonb *connection, ClerkDifference visit, void *arg)
+{
+	Comparison	comparison = {.params = params,.visit = visit,.arg = arg};
+	JsonbValue	values[2];
+
+	values[0].type = values[1].type = jbvBinary;
+	values[0].val.binary.data = &params->root;
+	values[1].val.binary.data = &connection->root;
+	compare_members(&comparison, "", &values[0], &values[1]);
+}
