@@ -156,7 +156,7 @@ my %special = (
 	# gone at Clerk: the aim is reached, or the key gets another connection
 	'404/delete'                      => { sqlstate => '00000', tracked => 0, says => 'did not exist at Clerk any more' },
 	'404/upsert that updates'         => { sqlstate => '00000', seen => 2, tracked => 1 },
-	'404/outbox: delete'              => { state => 'delivered', sqlstate => '', tracked => 0 },
+	'404/outbox: delete'              => { state => 'delivered', sqlstate => '02000', tracked => 0 },
 	'404/outbox: upsert that updates' => { state => 'delivered', sqlstate => '', seen => 2, tracked => 1 },
 
 	# so short a time may be over at once, so that it is looked up in the same
