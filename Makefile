@@ -62,7 +62,7 @@ EXTRA_CLEAN += results output_iso regression.diffs regression.out test/mock_cler
 include $(PGXS)
 
 # After PGXS, which would make an installcheck of these that has no mock.
-REGRESS = setup comments params composite create create_params errors answers settings secrets default_server privileges identity limits calls list upsert merge mirror batch rollback rollback_delete enqueue trigger trigger_rows trigger_nulls trigger_delivery reconcile drift outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains statistics twins guard hostile matrix parallel
+REGRESS = setup comments params composite create create_params errors answers settings secrets default_server privileges identity limits calls list upsert merge mirror batch rollback rollback_delete enqueue trigger trigger_rows trigger_nulls trigger_delivery reconcile drift outbox outbox_lanes outbox_failures outbox_doubt outbox_requests outbox_privileges outbox_upkeep domains status statistics twins guard hostile matrix parallel
 ISOLATION = upsert_same_key upsert_two_keys repeatable_read mirror_vs_update outbox_order outbox_cancel reconcile_writers outbox_levels
 
 # Against a running server that has the extension: PGHOST, PGPORT, PGUSER.

@@ -24,6 +24,9 @@ INSERT INTO regress_call VALUES
     ('enterprise_connection_origin', $$enterprise_connection_origin() = enterprise_connection_origin()$$),
     ('enterprise_connection_is_armed', $$enterprise_connection_is_armed('clerk')$$),
     ('enterprise_connection_merge', $$enterprise_connection_merge('{"a": 1}', jsonb_build_object('n', n))$$),
+    ('enterprise_connection_domains', $$enterprise_connection_domains(jsonb_build_object('domains', jsonb_build_array('D' || n)))$$),
+    ('enterprise_connection_search', $$enterprise_connection_search('l', 'k', 'i', 'o', 'n', ARRAY['d' || n])$$),
+    ('enterprise_connection_server_state', $$(enterprise_connection_server_state('clerk')).armed$$),
     ('enterprise_connection_without_secrets', $$enterprise_connection_without_secrets(jsonb_build_object('oidc', jsonb_build_object('client_secret', 'x' || n)))$$),
     ('enterprise_connection_to_jsonb', $$(ROW(NULL, 'N' || n, NULL)::enterprise_connection_login_hint)::jsonb$$);
 
@@ -32,7 +35,7 @@ INSERT INTO regress_call VALUES
 SELECT p.proname, p.proparallel FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
     AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_clerk')
-    AND p.proparallel <> 'u' AND p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'internal')
+    AND p.proparallel <> 'u' AND p.prorettype <> 'internal'::regtype AND p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'internal')
     AND NOT EXISTS (SELECT FROM regress_call c JOIN pg_proc tried ON tried.proname = c.function
         WHERE tried.prosrc = p.prosrc AND tried.proparallel = p.proparallel);
 

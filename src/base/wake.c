@@ -23,6 +23,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/procarray.h"
+#include "utils/timestamp.h"
 
 /*
  * A worker that is sent away has this time (ms) to end its transaction; then it is
@@ -46,6 +47,12 @@
  * locks are released a little later.
  */
 #define RETURN_MS 100
+
+/* A worker that is wanted for less long than this, in ms, is about to come. */
+#define TURN_MS 3000
+
+/* After so many failures in a row, a worker is said to fail. */
+#define MANY_FAILURES 3
 
 /*
  * How often a session that awaits a request looks at it (ms) if nothing can wake
@@ -139,10 +146,113 @@ clerk_wake_find(Oid database, bool create)
  *-------------------------------------------------------------------------
  */
 
-bool
-clerk_wake_served(void)
+/*
+ * What a database lacks; with the lock.  One that has waited for so short a time
+ * is about to be served.
+ */
+static const char *
+lacks(const ClerkDatabase *each, const char **hint)
 {
-	return shared != NULL && clerk_worker_enabled;
+	if (each == NULL)
+		return NULL;
+	if (each->failures >= MANY_FAILURES && (each->pid == 0 || each->since + TURN_MS > clerk_now_ms()))
+	{
+		*hint = "The server log says why; until it is mended, run CALL deliver_enterprise_connections() now and then.";
+		return "the worker of this database fails again and again";
+	}
+	if (each->pid != 0)
+		return NULL;
+	if (each->no_process)
+	{
+		*hint = "Increase max_worker_processes and restart, or run CALL deliver_enterprise_connections() now and then.";
+		return "there is no free process for a worker (max_worker_processes)";
+	}
+	if (each->wanted + TURN_MS < clerk_now_ms() && each->not_before + TURN_MS < clerk_now_ms())
+	{
+		*hint = "Increase pg_clerk.max_workers and reload, or run CALL deliver_enterprise_connections() now and then.";
+		return "other databases have all the workers that there may be (pg_clerk.max_workers)";
+	}
+	return NULL;
+}
+
+const char *
+clerk_wake_unserved(const char **hint)
+{
+	const char *reason;
+
+	if (shared == NULL)
+	{
+		*hint = "Add pg_clerk to shared_preload_libraries and restart, or run CALL deliver_enterprise_connections() now and then.";
+		return "pg_clerk is not in shared_preload_libraries";
+	}
+	if (!clerk_worker_enabled)
+	{
+		*hint = "Set pg_clerk.worker = on and reload, or run CALL deliver_enterprise_connections() now and then.";
+		return "pg_clerk.worker is off";
+	}
+	LWLockAcquire(shared->lock, LW_SHARED);
+	if (shared->launcher == NULL && (max_worker_processes == 0 ||
+									 (!shared->launched && TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(), TURN_MS))))
+	{
+		*hint = "Increase max_worker_processes and restart, or run CALL deliver_enterprise_connections() now and then.";
+		reason = "the launcher found no free process when the server started (max_worker_processes)";
+	}
+	else
+		reason = lacks(clerk_wake_find(MyDatabaseId, false), hint);
+	LWLockRelease(shared->lock);
+	return reason;
+}
+
+/*
+ * A hold that is over leaves its place to another.  If there is none, the
+ * process that was told knows all the same.
+ */
+void
+clerk_wake_hold(Oid server, int64 version, int64 until)
+{
+	ClerkHold  *place = NULL;
+	int64		now = clerk_now_ms();
+
+	if (shared == NULL)
+		return;
+	clerk_wake_lock();
+	for (int i = 0; i < CLERK_MAX_HOLDS; i++)
+	{
+		ClerkHold  *each = &shared->holds[i];
+
+		if (each->database == MyDatabaseId && each->server == server)
+		{
+			place = each;
+			break;
+		}
+		if (place == NULL && each->until <= now)
+			place = each;
+	}
+	if (place != NULL)
+	{
+		*place = (ClerkHold) {.database = MyDatabaseId, .server = server, .version = version, .until = until};
+		shared->last_hold = Max(shared->last_hold, until);
+	}
+	clerk_wake_unlock();
+}
+
+int64
+clerk_wake_held_until(Oid server, int64 version)
+{
+	int64		until = 0;
+
+	if (shared == NULL || shared->last_hold <= clerk_now_ms())
+		return 0;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < CLERK_MAX_HOLDS; i++)
+	{
+		const ClerkHold *each = &shared->holds[i];
+
+		if (each->database == MyDatabaseId && each->server == server && each->version == version)
+			until = each->until;
+	}
+	LWLockRelease(shared->lock);
+	return until;
 }
 
 void
@@ -442,6 +552,7 @@ clerk_wake_idle(bool idle)
 {
 	clerk_wake_lock();
 	own_entry->idle = idle;
+	own_entry->failures = 0;
 	if (idle && shared->crowded)
 		wake_launcher();
 	clerk_wake_unlock();
@@ -455,7 +566,7 @@ clerk_wake_must_leave(void)
 }
 
 void
-clerk_wake_part(int64 wanted, int64 not_before)
+clerk_wake_part(int64 wanted, int64 not_before, bool failed)
 {
 	clerk_wake_lock();
 	own_entry->pid = 0;
@@ -463,6 +574,7 @@ clerk_wake_part(int64 wanted, int64 not_before)
 	own_entry->wanted = own_entry->woken ? Min(wanted, clerk_now_ms()) : wanted;
 	own_entry->woken = false;
 	own_entry->not_before = Max(own_entry->not_before, not_before);
+	own_entry->failures = failed ? own_entry->failures + 1 : 0;
 	own_entry = NULL;
 	wake_launcher();
 	clerk_wake_unlock();
@@ -522,6 +634,7 @@ clerk_wake_set_launcher(Latch *latch)
 {
 	clerk_wake_lock();
 	shared->launcher = latch;
+	shared->launched |= latch != NULL;
 	for (int i = 0; i < CLERK_MAX_DATABASES; i++)
 		shared->databases[i].starting = false;
 	clerk_wake_unlock();

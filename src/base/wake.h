@@ -35,6 +35,9 @@
  */
 #define CLERK_VARIABLES 1024
 
+/* Servers that Clerk can hold back at a time; of more, each process knows its own. */
+#define CLERK_MAX_HOLDS 64
+
 #define CLERK_NEVER PG_INT64_MAX
 
 /* A database that has a worker, is to have one, or must not have one now. */
@@ -47,6 +50,9 @@ typedef struct ClerkDatabase
 								 * looked at */
 	bool		starting;		/* a worker is registered and has not started
 								 * yet */
+	bool		no_process;		/* there was no process for a worker */
+	int			failures;		/* workers in a row that did not start, or
+								 * ended by an error */
 
 	/* its worker */
 	int			pid;			/* 0: none; then what follows means nothing */
@@ -58,14 +64,26 @@ typedef struct ClerkDatabase
 	int			mirror_pid;		/* mirrors one of its servers; 0: none does */
 } ClerkDatabase;
 
+/* A server to which nothing may be sent until then, because Clerk has said so. */
+typedef struct ClerkHold
+{
+	Oid			database;		/* InvalidOid: the place is free */
+	Oid			server;
+	int64		version;		/* of the server's settings: others end it */
+	int64		until;
+} ClerkHold;
+
 typedef struct ClerkWake
 {
 	LWLock	   *lock;
 	Latch	   *launcher;		/* NULL: there is none now */
+	bool		launched;		/* there has been one since the server started */
 	bool		crowded;		/* a database waits for another's worker to
 								 * leave */
 	bool		full;			/* there was no free entry for a database */
 	ClerkDatabase databases[CLERK_MAX_DATABASES];
+	int64		last_hold;		/* when the last of them ends; read without the lock */
+	ClerkHold	holds[CLERK_MAX_HOLDS];
 	ConditionVariable finished[CLERK_VARIABLES];	/* not under the lock */
 } ClerkWake;
 
@@ -83,8 +101,18 @@ extern void clerk_wake_register(void);
  *-------------------------------------------------------------------------
  */
 
-/* Will a worker deliver what is enqueued in this database? */
-extern bool clerk_wake_served(void);
+/*
+ * Why no worker will deliver what is enqueued here, or not soon; NULL: one will.
+ * *hint: what to do about it, a sentence.  Both are constant texts.
+ */
+extern const char *clerk_wake_unserved(const char **hint);
+
+/*
+ * Nothing may be sent to this database's server until then; and until when
+ * that is the case (0, or a time that has passed: it is not).
+ */
+extern void clerk_wake_hold(Oid server, int64 version, int64 until);
+extern int64 clerk_wake_held_until(Oid server, int64 version);
 
 /* When this transaction commits, wake this database's worker, or start it. */
 extern void clerk_wake_at_commit(void);
@@ -143,8 +171,8 @@ extern bool clerk_wake_pending(void);
 extern void clerk_wake_idle(bool idle);
 extern bool clerk_wake_must_leave(void);
 
-/* The worker ends.  When is the next one wanted, and when may it start at the earliest? */
-extern void clerk_wake_part(int64 wanted, int64 not_before);
+/* It is going, by an error or not.  When is the next one wanted, and not before when? */
+extern void clerk_wake_part(int64 wanted, int64 not_before, bool failed);
 
 /* Does a process mirror a server of its database? */
 extern bool clerk_wake_is_mirroring(void);

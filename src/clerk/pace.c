@@ -12,6 +12,7 @@
 #include <limits.h>
 
 #include "base/clock.h"
+#include "base/wake.h"
 #include "clerk/log.h"
 #include "clerk/pace.h"
 #include "http/http.h"
@@ -19,6 +20,9 @@
 
 /* Where Clerk answers 429 without saying how long, in ms. */
 #define DEFAULT_RETRY_AFTER 1000
+
+/* No process waits for longer than this, in ms, whatever Clerk says. */
+#define MAX_RETRY_AFTER (60 * 60 * 1000)
 
 /* Where it says 0, in ms: a server that repeats itself must not be hammered. */
 #define MIN_RETRY_AFTER 50
@@ -66,6 +70,9 @@ find_pace(const ClerkSettings *settings)
 	if (!found || pace->version != settings->version)
 		pace->paused_until = 0;
 	pace->version = settings->version;
+
+	/* What another process was told. */
+	pace->paused_until = Max(pace->paused_until, clerk_wake_held_until(settings->server, settings->version));
 	return pace;
 }
 
@@ -123,7 +130,11 @@ clerk_pace_pause(const ClerkSettings *settings, int64 until)
 {
 	Pace	   *pace = find_pace(settings);
 
-	pace->paused_until = Max(pace->paused_until, until);
+	if (until > pace->paused_until)
+	{
+		pace->paused_until = until;
+		clerk_wake_hold(settings->server, settings->version, until);
+	}
 	if (!pace->held_back)
 		clerk_log(psprintf("server \"%s\" is held back for " INT64_FORMAT " ms: Clerk answered 429",
 						   settings->server_name, pace->paused_until - clerk_now_ms()));
@@ -153,5 +164,7 @@ clerk_pace_paused_until(const ClerkSettings *settings)
 int64
 clerk_pace_after_limit(int64 retry_after)
 {
-	return clerk_now_ms() + (retry_after >= 0 ? Max(retry_after, MIN_RETRY_AFTER) : DEFAULT_RETRY_AFTER);
+	int64		wait = retry_after >= 0 ? Max(retry_after, MIN_RETRY_AFTER) : DEFAULT_RETRY_AFTER;
+
+	return clerk_now_ms() + Min(wait, MAX_RETRY_AFTER);
 }

@@ -3,8 +3,9 @@
  * pace.h
  *		How fast a server may be asked.
  *
- * Each server has a pace, which all requests of this process share.  All times
- * are in ms on clerk_now_ms()'s clock.
+ * Each server has a pace, which all requests of this process share.  That Clerk
+ * has answered 429 is known to all processes of the database, if pg_clerk is
+ * preloaded.  All times are in ms on clerk_now_ms()'s clock.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,7 +23,7 @@ extern void clerk_pace_count(const ClerkSettings *settings);
 
 /*
  * When a request may be sent again that was answered with 429 now; retry_after
- * is what Clerk said (ms), or -1.  Changes nothing.
+ * is what Clerk said (ms), or -1; at most an hour is waited.  Changes nothing.
  */
 extern int64 clerk_pace_after_limit(int64 retry_after);
 

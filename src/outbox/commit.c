@@ -158,7 +158,8 @@ track(const Server *server, const List *deliveries)
 		if (outcome->track != NULL)
 			rows[nrows++] = (ClerkTrackRow)
 		{
-			.connection = outcome->track,.id = outcome->connection_id,.key = delivery->row.key
+			.connection = outcome->track,.id = outcome->connection_id,.key = delivery->row.key,
+			.request = delivery->row.id
 		};
 	}
 	if (nuntracked > 0)

@@ -97,18 +97,23 @@ warn_of_held(const ClerkSettings *settings)
 					 "SELECT arm_enterprise_connections(%s).", quote_literal_cstr(settings->server_name))));
 }
 
-static void
-warn_if_not_served(void)
+/*
+ * Once in a session for each reason.
+ */
+void
+clerk_warn_if_not_served(void)
 {
-	static bool warned = false;
+	static const char *warned = NULL;
+	const char *hint;
+	const char *reason = clerk_wake_unserved(&hint);
 
-	if (warned || clerk_wake_served())
+	if (reason == NULL || reason == warned)
 		return;
-	warned = true;
+	warned = reason;
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
-			 errmsg("no worker of pg_clerk delivers what is enqueued here"),
-			 errhint("Add pg_clerk to shared_preload_libraries and restart, or run CALL deliver_enterprise_connections() now and then.")));
+			 errmsg("no worker of pg_clerk delivers what is enqueued here: %s", reason),
+			 errhint("%s", hint)));
 }
 
 /*
@@ -256,7 +261,7 @@ clerk_enqueue_checked(const ClerkSettings *settings, const char *operation, Json
 		warn_of_held(settings);
 	request = insert_request(settings, operation, params, key, id, priority);
 	clerk_wake_at_commit();
-	warn_if_not_served();
+	clerk_warn_if_not_served();
 	return request;
 }
 

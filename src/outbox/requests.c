@@ -275,7 +275,10 @@ wait_for(int64 id, int64 until)
 		else if (until >= 0 && clerk_now_ms() >= until)
 			return NULL;
 		else
+		{
+			clerk_warn_if_not_served();
 			clerk_wake_wait(id, request->key, until);
+		}
 	}
 }
 

@@ -38,4 +38,7 @@ typedef enum ClerkLane
 
 extern ClerkLane clerk_lane(const char *server, const char *lane, int *priority);
 
+/* Warn, once in a session for each reason, that no worker delivers what is enqueued here. */
+extern void clerk_warn_if_not_served(void);
+
 #endif							/* CLERK_REQUESTS_H */

@@ -81,9 +81,9 @@ COMMENT ON COLUMN @extschema@.enterprise_connection_requests.xact IS 'the transa
 -- requests that are due
 CREATE INDEX enterprise_connection_requests_due_idx ON @extschema@.enterprise_connection_requests
 	(server, priority, next_attempt_at, id) WHERE finished_at IS NULL;
--- the order in a lane, and what has failed there
+-- the order in a lane, and what has failed there; and all that is unfinished or has failed
 CREATE INDEX enterprise_connection_requests_lane_idx ON @extschema@.enterprise_connection_requests
-	(server, lane, state, id) WHERE lane IS NOT NULL AND state <= 'failed';
+	(server, lane, state, id) WHERE state <= 'failed';
 -- lanes in which something waits for the one before it
 CREATE INDEX enterprise_connection_requests_behind_idx ON @extschema@.enterprise_connection_requests
 	(server, lane) WHERE finished_at IS NULL AND next_attempt_at = 'infinity';
@@ -152,13 +152,31 @@ CREATE FUNCTION @extschema@.retry_enterprise_connection_request(id bigint, param
 RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.retry_enterprise_connection_request(bigint, jsonb)
-IS 'queues a failed request again, with new parameters if they are given; sends a queued one now';
+IS 'queues a failed request again, with new parameters if they are given; a queued one is tried now, unless it stands behind another; what may have been made is looked up first';
 
 CREATE FUNCTION @extschema@.cancel_enterprise_connection_request(id bigint)
 RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cancel_enterprise_connection_request(bigint)
 IS 'cancels a request that is not being sent';
+
+CREATE FUNCTION @extschema@.retry_enterprise_connection_requests(server name, error text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.retry_enterprise_connection_requests(name, text)
+IS 'retries what has failed or waits for another attempt, in the order of each key; error: LIKE pattern of SQLSTATE or Clerk''s code; what may have been made is looked up first; returns how many';
+
+CREATE FUNCTION @extschema@.cancel_enterprise_connection_requests(server name, error text DEFAULT NULL, key text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.cancel_enterprise_connection_requests(name, text, text)
+IS 'cancels what is queued or has failed, not what is sent or in doubt; error: LIKE pattern of SQLSTATE or Clerk''s code; key: LIKE pattern; what stands behind goes on; returns how many';
+
+CREATE FUNCTION @extschema@.resume_enterprise_connections(server name)
+RETURNS void
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.resume_enterprise_connections(name)
+IS 'ends a hold by 429, or the wait for the next try of a refused key, as ALTER SERVER does; what was answered 429 is due now; changes no order and no doubt; only for the server''s owner';
 
 CREATE PROCEDURE @extschema@.deliver_enterprise_connections()
 LANGUAGE C AS 'MODULE_PATHNAME';

@@ -14,6 +14,7 @@ CREATE TABLE @extschema@.enterprise_connections (
 	connection           jsonb NOT NULL,
 	created_at           timestamptz,
 	updated_at           timestamptz,
+	request              bigint,
 	synced_at            timestamptz NOT NULL,
 	reactivate           boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (server, id)
@@ -33,6 +34,7 @@ COMMENT ON COLUMN @extschema@.enterprise_connections.connection IS 'the whole ob
 COMMENT ON COLUMN @extschema@.enterprise_connections.created_at IS 'when it was created at Clerk';
 COMMENT ON COLUMN @extschema@.enterprise_connections.updated_at IS 'when it was last changed at Clerk';
 COMMENT ON COLUMN @extschema@.enterprise_connections.reactivate IS 'it was active when its row stopped being ready, and is to be active again with the row';
+COMMENT ON COLUMN @extschema@.enterprise_connections.request IS 'number of the request of the outbox that was last delivered to it; null if it was changed by direct calls or at Clerk alone';
 COMMENT ON COLUMN @extschema@.enterprise_connections.synced_at IS 'when an answer of Clerk was last written to this row';
 
 -- Key first, so that no plan takes it for the primary key.  A row without a key,
@@ -41,11 +43,19 @@ CREATE UNIQUE INDEX enterprise_connections_key_server_key
 	ON @extschema@.enterprise_connections (key, server) WHERE key IS NOT NULL;
 CREATE INDEX enterprise_connections_organization_id_idx
 	ON @extschema@.enterprise_connections (organization_id) WHERE organization_id IS NOT NULL;
+CREATE INDEX enterprise_connections_name_idx
+	ON @extschema@.enterprise_connections USING hash (name);
 -- Finds the connection that has a domain which Clerk refuses.  Not for lists of
 -- domains longer than anybody has: writing hundreds of thousands of entries
 -- would hold up everybody else.
 CREATE INDEX enterprise_connections_domains_idx
 	ON @extschema@.enterprise_connections USING gin (domains) WHERE cardinality(domains) <= 5000;
+CREATE INDEX enterprise_connections_long_domains_idx
+	ON @extschema@.enterprise_connections (server) WHERE cardinality(domains) > 5000;
+CREATE STATISTICS @extschema@.enterprise_connections_domains_stats
+	ON (cardinality(domains)) FROM @extschema@.enterprise_connections;
+COMMENT ON STATISTICS @extschema@.enterprise_connections_domains_stats
+IS 'how long the lists of domains are: without this, the planner expects many of more than 5000';
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.enterprise_connections', '');
 
 /*

@@ -41,11 +41,11 @@ static ClerkStatement track_rows_statement = {
 
 /* The same for a single row, which need not go through a tuplestore. */
 static ClerkStatement track_row_statement = {
-	.text = CLERK_INSERT_GIVEN " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp())"
+	.text = CLERK_INSERT_GIVEN " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, pg_catalog.clock_timestamp())"
 	CLERK_UPDATE_KNOWN,
 	.nargs = CLERK_ANSWER_COLUMNS,
 	.args = {NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID,
-	BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+	BOOLOID, BOOLOID, JSONBOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID},
 };
 
 static ClerkStatement set_key_statement = {
@@ -215,7 +215,7 @@ add_texts(ClerkColumns *columns, Jsonb *connection, const char *name)
 }
 
 bool
-clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, const char *key)
+clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, const char *key, int64 request)
 {
 	JsonbValue	buf;
 	JsonbValue *id;
@@ -239,6 +239,7 @@ clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, con
 	add_column(columns, false, JsonbPGetDatum(connection));
 	add_timestamp(columns, connection, "created_at");
 	add_timestamp(columns, connection, "updated_at");
+	add_column(columns, request == 0, Int64GetDatum(request));
 	Assert(columns->count == CLERK_ANSWER_COLUMNS);
 	return true;
 }
@@ -330,7 +331,7 @@ clerk_track(Jsonb *connection, const char *server, const char *key)
 
 	namestrcpy(&name, server);
 	SPI_connect();
-	if (clerk_columns_of(&row, connection, &name, key))
+	if (clerk_columns_of(&row, connection, &name, key, 0))
 		track_rows(&row, 1);
 	SPI_finish();
 }
@@ -372,7 +373,7 @@ clerk_track_all(const char *server, const ClerkTrackRow *rows, int count)
 			track_rows(columns, n);
 			n = 0;
 		}
-		if (clerk_columns_of(&columns[n], sorted[i]->connection, &name, sorted[i]->key))
+		if (clerk_columns_of(&columns[n], sorted[i]->connection, &name, sorted[i]->key, sorted[i]->request))
 			n++;
 	}
 	if (n > 0)

@@ -57,6 +57,7 @@ typedef struct ClerkTrackRow
 	Jsonb	   *connection;
 	const char *id;				/* of the connection */
 	const char *key;			/* NULL: the row keeps its own */
+	int64		request;		/* of the outbox; 0: none */
 } ClerkTrackRow;
 
 extern void clerk_track_all(const char *server, const ClerkTrackRow *rows, int count);

@@ -29,10 +29,11 @@ typedef enum ClerkTrackingColumn
 	CLERK_COLUMN_CONNECTION,
 	CLERK_COLUMN_CREATED_AT,
 	CLERK_COLUMN_UPDATED_AT,
+	CLERK_COLUMN_REQUEST,
 	CLERK_COLUMN_SYNCED_AT
 }			ClerkTrackingColumn;
 
-/* All but synced_at come from an answer, its server and its key. */
+/* Those before synced_at come from an answer, its server, its key and its request. */
 #define CLERK_ANSWER_COLUMNS (CLERK_COLUMN_SYNCED_AT - 1)
 
 /* The columns of a row that is to be written. */
@@ -49,8 +50,10 @@ typedef struct ClerkColumns
 /*
  * The columns of a connection as Clerk answered it, without secrets.  False if
  * it has no id.  They point into the connection and the other arguments.
+ * request: of the outbox, that was answered so; 0: none.
  */
-extern bool clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, const char *key);
+extern bool clerk_columns_of(ClerkColumns *columns, Jsonb *connection, NameData *server, const char *key,
+							 int64 request);
 
 /*
  * Run a statement that reads rows from CLERK_GIVEN_ROWS.  SPI must be connected,
@@ -70,7 +73,7 @@ extern void clerk_run_with_rows(ClerkStatement *statement, ClerkColumns *rows, i
 	CLERK_NEWER("key") CLERK_NEWER("organization_id") CLERK_NEWER("name") CLERK_NEWER("provider") \
 	CLERK_NEWER("domains") CLERK_NEWER("active") CLERK_NEWER("sync_user_attributes") \
 	"connection = pg_catalog.enterprise_connection_merge(known.connection, excluded.connection), " \
-	CLERK_NEWER("created_at") CLERK_NEWER("updated_at") \
+	CLERK_NEWER("created_at") CLERK_NEWER("updated_at") CLERK_NEWER("request") \
 	"synced_at = excluded.synced_at" \
 	" WHERE (known.updated_at OPERATOR(pg_catalog.<=) excluded.updated_at" \
 	" OR known.updated_at IS NULL OR excluded.updated_at IS NULL)"

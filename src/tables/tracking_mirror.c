@@ -106,7 +106,7 @@ find_changes(Relation rel, bool had_rows, Jsonb *const *connections, int count, 
 		ClerkColumns *row = &changes[found];
 		HeapTuple	tuple = NULL;
 
-		if (!clerk_columns_of(row, connections[i], server, NULL))
+		if (!clerk_columns_of(row, connections[i], server, NULL, 0))
 			continue;
 		if (had_rows)
 			tuple = clerk_tracking_find(rel, snapshot, NameStr(*server), CLERK_COLUMN_ID, CLERK_COLUMN(row, ID));

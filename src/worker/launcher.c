@@ -164,6 +164,7 @@ reap_children(void)
 	{
 		Child	   *child = lfirst(lc);
 		ClerkDatabase *each;
+		bool		missing = false;
 		pid_t		pid;
 
 		if (GetBackgroundWorkerPid(child->handle, &pid) != BGWH_STOPPED)
@@ -173,10 +174,16 @@ reap_children(void)
 		if (each != NULL && each->starting)
 		{
 			/* It did not start. */
+			missing = true;
 			each->starting = false;
+			each->failures++;
 			each->not_before = Max(each->not_before, clerk_now_ms() + RESTART_MS);
 		}
 		clerk_wake_unlock();
+		if (missing)
+			ereport(LOG,
+					(errmsg("a worker of pg_clerk did not start in database %u", child->database),
+					 errhint("Other lines of this log may say why. It is tried again.")));
 		children = foreach_delete_current(children, lc);
 		pfree(child->handle);
 		pfree(child);
@@ -252,14 +259,17 @@ take_census(Census *census)
 }
 
 static void
-set_starting(Oid database, bool starting)
+set_starting(Oid database, bool starting, bool no_process)
 {
 	ClerkDatabase *each;
 
 	clerk_wake_lock();
 	each = clerk_wake_find(database, false);
 	if (each != NULL)
+	{
 		each->starting = starting;
+		each->no_process = no_process;
+	}
 	clerk_wake_unlock();
 }
 
@@ -286,13 +296,13 @@ start_worker(Oid database)
 
 	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_clerk worker for database %u", database);
 	child->database = database;
-	set_starting(database, true);
+	set_starting(database, true, false);
 	started = RegisterDynamicBackgroundWorker(&worker, &child->handle);
 	if (started)
 		children = lappend(children, child);
 	else
 	{
-		set_starting(database, false);
+		set_starting(database, false, true);
 		pfree(child);
 	}
 	MemoryContextSwitchTo(old);

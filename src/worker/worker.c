@@ -168,7 +168,7 @@ worker_is_gone(int code, Datum arg)
 		wanted = CLERK_NEVER;
 	else if (parting == LEFT && is_idle && clerk_worker_enabled)
 		wanted = Min(Min(next_due, clerk_mirror_due()), now + REST_MS);
-	clerk_wake_part(wanted, parting == FAILED ? now + RESTART_MS : 0);
+	clerk_wake_part(wanted, parting == FAILED ? now + RESTART_MS : 0, parting == FAILED && code != 0);
 	if (parting == NOT_INSTALLED || !clerk_worker_enabled)
 		clerk_wake_cancel_mirror(MyDatabaseId);
 }
