@@ -21,6 +21,7 @@
 #include "base/compat.h"
 #include "base/guard.h"
 #include "base/jsonb.h"
+#include "base/progress.h"
 #include "base/statements.h"
 #include "calls/connection.h"
 #include "catalog/pg_inherits.h"
@@ -32,9 +33,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "outbox/requests.h"
-#include "pgstat.h"
 #include "storage/lmgr.h"
-#include "tcop/tcopprot.h"
 #include "trigger/compare.h"
 #include "trigger/mapping.h"
 #include "trigger/source.h"
@@ -122,6 +121,7 @@ typedef struct ClerkPlan
 	uint64		rows;
 	uint64		differing;
 	uint64		enqueued;
+	ClerkProgress progress;
 	int64		next_notice;	/* ms */
 } ClerkPlan;
 
@@ -192,16 +192,15 @@ visit_difference(const char *path, JsonbValue *wanted, JsonbValue *actual, void 
 static void
 report_progress(ClerkPlan *plan)
 {
-	const char *name = plan->options.enqueue ? "reconcile_enterprise_connections" : "plan_enterprise_connections";
-	char	   *progress = psprintf("%s, table %s: " UINT64_FORMAT " rows compared, " UINT64_FORMAT " differ, "
-									UINT64_FORMAT " requests enqueued", name, RelationGetRelationName(plan->source.rel),
-									plan->rows, plan->differing, plan->enqueued);
-
-	pgstat_report_activity(STATE_RUNNING, progress);
+	plan->progress.done = (int64) plan->rows;
+	clerk_progress_show(&plan->progress);
 	if (clerk_now_ms() < plan->next_notice)
 		return;
 	plan->next_notice = clerk_now_ms() + NOTICE_MS;
-	ereport(NOTICE, (errmsg("%s", progress)));
+	ereport(NOTICE,
+			(errmsg("%s, table %s: " UINT64_FORMAT " rows compared, " UINT64_FORMAT " differ, " UINT64_FORMAT " requests enqueued",
+					plan->progress.command, RelationGetRelationName(plan->source.rel),
+					plan->rows, plan->differing, plan->enqueued)));
 }
 
 /*-------------------------------------------------------------------------
@@ -737,6 +736,7 @@ run(FunctionCallInfo fcinfo, const Options *options, const char *function)
 	trigger = find_trigger(rel, NameStr(*PG_GETARG_NAME(1)));
 	plan.scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_clerk row", ALLOCSET_DEFAULT_SIZES);
 	plan.next_notice = clerk_now_ms() + NOTICE_MS;
+	plan.progress.command = function;
 	plan.settings = trigger_settings(trigger);
 	SPI_connect();
 	if (options->refresh)
@@ -747,12 +747,14 @@ run(FunctionCallInfo fcinfo, const Options *options, const char *function)
 	plan.source.lock = options->enqueue;
 	clerk_source_open(&plan.source, trigger);
 	plan.mapping = plan.source.mapping;
+	plan.progress.server = plan.settings->server_name;
+	clerk_progress_begin(&plan.progress, "rows", 0, (int64) Max(rel->rd_rel->reltuples, 0));
 	process_rows(&plan);
 	process_orphans(&plan);
 	tell_not_compared(&plan);
 	SPI_finish();
 	table_close(rel, NoLock);
-	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	clerk_progress_end();
 }
 
 static bool

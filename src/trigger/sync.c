@@ -60,10 +60,10 @@ static ClerkStatement known_statement = {
 
 static ClerkStatement take_back_statement = {
 	.text = "DELETE FROM %1$s.enterprise_connection_requests q WHERE" LANE_OF_KEY
-	" AND q.state" EQUALS "'queued' AND ($3 OR q.operation" EQUALS "'delete')"
+	" AND q.state" EQUALS "'queued' AND ($3 IS NULL OR q.operation::pg_catalog.text" EQUALS "$3)"
 	" AND q.xact" EQUALS "pg_catalog.pg_current_xact_id()",
 	.nargs = 3,
-	.args = {NAMEOID, TEXTOID, BOOLOID},
+	.args = {NAMEOID, TEXTOID, TEXTOID},
 };
 
 /*
@@ -106,22 +106,21 @@ is_known(const Change *change, bool inactive)
 }
 
 /*
- * Take back what this transaction has enqueued for the key, or of that only a
- * delete: a row that moves to another partition is deleted there and inserted
- * here.
+ * Take back what this transaction has enqueued for the key; or of that only one
+ * operation.
  */
 static bool
-take_back(const Change *change, bool all)
+take_back(const Change *change, const char *operation)
 {
 	NameData	server;
 	Datum		values[] = {clerk_name_datum(&server, change->settings->server_name), CStringGetTextDatum(change->key),
-	BoolGetDatum(all)};
+	operation ? CStringGetTextDatum(operation) : (Datum) 0};
 	bool		taken;
 
 	if (is_certain(change, false))
 		return false;
 	SPI_connect();
-	clerk_run(&take_back_statement, values, NULL, false);
+	clerk_run(&take_back_statement, values, operation ? NULL : "  n", false);
 	taken = SPI_processed > 0;
 	SPI_finish();
 	return taken;
@@ -148,7 +147,7 @@ static bool
 replaces_row(const Change *change)
 {
 	return change->old == NULL && TransactionIdIsValid(deleting_xact) &&
-		deleting_xact == GetTopTransactionIdIfAny() && take_back(change, false);
+		deleting_xact == GetTopTransactionIdIfAny() && take_back(change, "delete");
 }
 
 /*
@@ -161,7 +160,12 @@ static void
 enqueue_upsert(const Change *change, bool back)
 {
 	const Mapping *mapping = change->mapping;
-	bool		reactivate = back && mapping->removal == REMOVAL_DEACTIVATE && !mapping->maps_active && is_known(change, true);
+	bool		reactivate;
+
+	/* Off and on in one transaction: it never was off. */
+	if (change->old_is_ours && back)
+		(void) take_back(change, "deactivate");
+	reactivate = back && mapping->removal == REMOVAL_DEACTIVATE && !mapping->maps_active && is_known(change, true);
 
 	enqueue(change, "upsert", clerk_row_params(mapping, change->new, change->settings));
 	if (reactivate)
@@ -184,7 +188,7 @@ enqueue_removal(const Change *change)
 static void
 enqueue_deletion(const Change *change, bool was_ready)
 {
-	bool		taken = change->old_is_ours && take_back(change, true);
+	bool		taken = change->old_is_ours && take_back(change, NULL);
 
 	if ((was_ready && !taken) || is_known(change, false))
 		enqueue_delete(change);

@@ -113,7 +113,7 @@ for my $file ('README.md', map { s{^\Q$top\E/}{}r } sort glob("$top/docs/*.md"))
 {
 	my @blocks = blocks($file);
 
-	next if $file =~ /operations|reference|security|internals/;
+	next if $file =~ /operations|reference|security|internals/;    # operations.md: t/028
 	$mock->reset if $mock->can('reset');
 	run_blocks($file, @blocks);
 	for my $block (@blocks)
@@ -131,5 +131,22 @@ for my $file ('README.md', map { s{^\Q$top\E/}{}r } sort glob("$top/docs/*.md"))
 		is(trimmed($block->{shown}), trimmed($block->{output}), "$name shows what it says") if defined $block->{output};
 	}
 }
+
+# What the reference must name: everything that a user can call, read or set.
+$node->safe_psql('postgres', "CREATE SCHEMA clerk; CREATE EXTENSION pg_clerk SCHEMA clerk");
+my $reference = slurp_file("$top/docs/reference.md");
+my @names     = split /\n/, $node->safe_psql('postgres', q{
+	SELECT proname FROM pg_proc WHERE pronamespace = 'clerk'::regnamespace
+		AND proname NOT IN ('pg_clerk_validator', 'track_enterprise_connection', 'enterprise_connection_is_armed')
+	UNION SELECT relname FROM pg_class WHERE relnamespace = 'clerk'::regnamespace AND relkind IN ('r', 'v', 'c')
+		AND relname <> 'enterprise_connection_pauses'
+	UNION SELECT name FROM pg_settings WHERE name LIKE 'pg\_clerk.%'
+	UNION SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+		WHERE c.relnamespace = 'clerk'::regnamespace AND c.relkind = 'v' AND a.attnum > 0
+	ORDER BY 1});
+my @unnamed = grep { $reference !~ /\b\Q$_\E\b/ } @names;
+
+cmp_ok(scalar(@names), '>', 60, 'there is a lot to name');
+is("@unnamed", '', 'the reference names every function, view, column of a view, type and setting');
 
 done_testing();
