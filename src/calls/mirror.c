@@ -406,9 +406,9 @@ note_end(const Mirror *mirror)
 	pg_atomic_write_u64(&statistics->mirrored_at, (uint64) GetCurrentTimestamp());
 	pg_atomic_write_u64(&statistics->mirror_began, (uint64) clerk_now_ms());
 	if (mirror->inserted + mirror->updated + mirror->deleted + mirror->gone > 0)
-		clerk_log("mirror of server \"%s\": " INT64_FORMAT " inserted, " INT64_FORMAT " updated, "
-				  INT64_FORMAT " deleted, " INT64_FORMAT " gone",
-				  mirror->settings->server_name, mirror->inserted, mirror->updated, mirror->deleted, mirror->gone);
+		clerk_log(psprintf("mirror of server \"%s\": " INT64_FORMAT " inserted, " INT64_FORMAT " updated, "
+						   INT64_FORMAT " deleted, " INT64_FORMAT " gone",
+						   mirror->settings->server_name, mirror->inserted, mirror->updated, mirror->deleted, mirror->gone));
 }
 
 /*

@@ -29,27 +29,10 @@ write_line(const char *line)
 }
 
 void
-clerk_log(const char *format,...)
+clerk_log(const char *line)
 {
-	StringInfoData line;
-
-	if (!clerk_log_failures)
-		return;
-	initStringInfo(&line);
-	for (;;)
-	{
-		va_list		args;
-		int			needed;
-
-		va_start(args, format);
-		needed = appendStringInfoVA(&line, format, args);
-		va_end(args);
-		if (needed == 0)
-			break;
-		enlargeStringInfo(&line, needed);
-	}
-	write_line(line.data);
-	pfree(line.data);
+	if (clerk_log_failures)
+		write_line(line);
 }
 
 static bool

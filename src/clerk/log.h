@@ -22,7 +22,7 @@ extern bool clerk_log_failures;
 extern int	clerk_log_min_duration;
 
 /* One line, if pg_clerk.log_failures is on. */
-extern void clerk_log(const char *format,...) pg_attribute_printf(1, 2);
+extern void clerk_log(const char *line);
 
 /*
  * The same, of something that has failed: "WHAT: ", and why.  error is what

@@ -39,8 +39,10 @@ typedef struct Pace
 	int64		due;			/* us on clerk_now_ms()'s clock */
 	int64		paused_until;	/* ms, after a 429 */
 	int64		version;		/* of the settings; others end the pause */
-	bool		held_back;		/* the last answers were 429, since which that is logged */
-	int64		waited_since;	/* ms; something waits for the pace; 0: nothing */
+	bool		held_back;		/* the last answers were 429, since which that
+								 * is logged */
+	int64		waited_since;	/* ms; something waits for the pace; 0:
+								 * nothing */
 	int64		waited_until;	/* ms; when the pace lets it through */
 } Pace;
 
@@ -54,7 +56,7 @@ find_pace(const ClerkSettings *settings)
 
 	if (paces == NULL)
 	{
-		HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Pace)};
+		HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(Pace)};
 
 		paces = hash_create("pg_clerk paces", 8, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
@@ -134,8 +136,8 @@ clerk_pace_pause(const ClerkSettings *settings, int64 until)
 		clerk_wake_hold(settings->server, settings->version, until);
 	}
 	if (!pace->held_back)
-		clerk_log("server \"%s\" is held back for " INT64_FORMAT " ms: Clerk answered 429",
-				  settings->server_name, pace->paused_until - clerk_now_ms());
+		clerk_log(psprintf("server \"%s\" is held back for " INT64_FORMAT " ms: Clerk answered 429",
+						   settings->server_name, pace->paused_until - clerk_now_ms()));
 	pace->held_back = true;
 }
 
@@ -150,7 +152,7 @@ clerk_pace_note_answer(const ClerkSettings *settings, int status)
 	if (!pace->held_back || status == 0 || status == 429 || clerk_now_ms() < pace->paused_until)
 		return;
 	pace->held_back = false;
-	clerk_log("server \"%s\" is not held back any more", settings->server_name);
+	clerk_log(psprintf("server \"%s\" is not held back any more", settings->server_name));
 }
 
 int64

@@ -107,7 +107,7 @@ clerk_outbox_pause_server(Server *server, const ClerkReport *report, const Clerk
 	Datum		values[] = {clerk_name_datum(&name, server->name), CStringGetTextDatum(report->message), Int64GetDatum(version)};
 
 	if (!server->paused)
-		clerk_log("server \"%s\" is paused: SQLSTATE %s", server->name, unpack_sql_state(report->sqlerrcode));
+		clerk_log(psprintf("server \"%s\" is paused: SQLSTATE %s", server->name, unpack_sql_state(report->sqlerrcode)));
 	note_paused(server, version, clerk_now_ms() + PROBE_INTERVAL);
 	(void) clerk_execute(&pause_statement, values, NIL);
 }
@@ -127,7 +127,7 @@ clerk_outbox_note_key(Server *server, const ClerkReport *report)
 		return;
 	(void) clerk_execute(&unpause_statement, values, NIL);
 	server->paused = false;
-	clerk_log("server \"%s\" is not paused any more", server->name);
+	clerk_log(psprintf("server \"%s\" is not paused any more", server->name));
 }
 
 /*

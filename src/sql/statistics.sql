@@ -26,7 +26,7 @@ CREATE FUNCTION pg_catalog.enterprise_connection_counters(server oid,
 	OUT answer_time_histogram bigint[],
 	OUT last_mirror timestamptz,
 	OUT stats_reset timestamptz)
-LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION pg_catalog.enterprise_connection_counters(oid)
 IS 'counters of a server, for who has USAGE on it or is a member of pg_monitor; for pg_clerk''s own use';
 
@@ -65,7 +65,7 @@ COMMENT ON COLUMN @extschema@.enterprise_connection_stats.stats_reset IS 'when t
 GRANT SELECT ON @extschema@.enterprise_connection_stats TO PUBLIC;
 
 CREATE FUNCTION @extschema@.enterprise_connection_stats_reset(server name DEFAULT NULL) RETURNS void
-LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.enterprise_connection_stats_reset(name)
 IS 'sets the counters of a server, or of all servers of this database, to zero';
 REVOKE EXECUTE ON FUNCTION @extschema@.enterprise_connection_stats_reset(name) FROM PUBLIC;

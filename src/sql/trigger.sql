@@ -11,7 +11,7 @@ CREATE FUNCTION @extschema@.plan_enterprise_connections(
 RETURNS TABLE (key text, id text, change text, path text, wanted jsonb, actual jsonb)
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.plan_enterprise_connections(regclass, name, boolean)
-IS 'what differs between a sync_enterprise_connection trigger''s rows and what is tracked, a row for each parameter: create, update, deactivate, delete, adopt or conflict; refresh: mirrors first';
+IS 'what differs between a table with a sync_enterprise_connection trigger and what is tracked, a row for each parameter; refresh: mirrors first';
 
 CREATE FUNCTION @extschema@.reconcile_enterprise_connections(
 	"table" regclass,
@@ -23,4 +23,4 @@ CREATE FUNCTION @extschema@.reconcile_enterprise_connections(
 RETURNS TABLE (key text, id text, change text, path text, wanted jsonb, actual jsonb)
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.reconcile_enterprise_connections(regclass, name, boolean, boolean, boolean, boolean)
-IS 'enqueues what makes the differences of plan_enterprise_connections() go, and returns them; adopt: binds connections by their domains; prune: deletes those whose rows are gone; force: sends every ready row';
+IS 'enqueues what mends the differences of plan_enterprise_connections(); adopt: connections that have a row''s domains; prune: deletes those whose rows are gone; force: sends every ready row';

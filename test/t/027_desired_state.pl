@@ -111,10 +111,11 @@ sub change
 	if ($dice < 0.74)
 	{
 		$count{off}++;
-		return sprintf q{UPDATE %s SET %s WHERE id = %d}, $table, pick('wanted = false', q{name = ''}), $id;
+		return sprintf q{UPDATE %s SET %s WHERE id = %d}, $table, pick('wanted = false', q{name = ''}), pick(ids($READY)) // $id;
 	}
 	if ($dice < 0.86)
 	{
+		$id = pick(ids("NOT ($READY)")) // $id;
 		$count{on}++;
 		return sprintf q{UPDATE %s SET wanted = true, name = %s WHERE id = %d}, $table, name($id), $id;
 	}
@@ -126,6 +127,15 @@ sub change
 	$count{replace}++;
 	return ("DELETE FROM $table WHERE id = $id",
 		sprintf q{INSERT INTO %s VALUES (%d, %s, '{d%d.example}', 'https://idp.example/%d', %s)}, $table, $id, name($id), $id, ++$version, pick('true', 'true', 'false'));
+}
+
+sub activate
+{
+	my ($id) = @_;
+
+	$count{activate}++;
+	run("BEGIN; INSERT INTO activated VALUES ($id); SELECT enqueue_enterprise_connection('update', '{\"active\": true}', key => 'org:$id'); COMMIT");
+	return;
 }
 
 # A transaction of some changes; or something that is done beside them.
@@ -161,8 +171,7 @@ sub operation
 	{
 		my $id = pick(ids("$READY AND metadata IS NOT NULL AND id NOT IN (SELECT id FROM activated)")) or return;
 
-		$count{activate}++;
-		run("BEGIN; INSERT INTO activated VALUES ($id); SELECT enqueue_enterprise_connection('update', '{\"active\": true}', key => 'org:$id'); COMMIT");
+		activate($id);
 		return;
 	}
 	run('BEGIN');
@@ -234,7 +243,8 @@ CREATE TABLE activated (id int PRIMARY KEY);
 CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON org FOR EACH ROW
 EXECUTE FUNCTION sync_enterprise_connection('key=org:id', 'name=name', 'domains=domains', 'saml.idp_metadata_url=metadata', 'when=wanted');
 SQL
-	run(sprintf q{INSERT INTO org VALUES (%d, %s, '{d%d.example,m%d.example}', NULL, true)}, $_, name($_), $_, $_) for 1 .. $ROWS / 2;
+	run(sprintf q{INSERT INTO org VALUES (%d, %s, '{d%d.example,m%d.example}', 'https://idp.example/%d', true)}, $_, name($_), $_, $_, $_) for 1 .. $ROWS / 2;
+	activate($_) for 1 .. $ROWS / 3;
 	operation() for 1 .. $operations;
 	run('ALTER TABLE organisation RENAME TO org') if $table ne 'org';
 	note sprintf 'seed %d: %d operations in %.1f s: %s', $seed, $operations, time - $start, join ', ', map { "$count{$_} x $_" } sort keys %count;
