@@ -85,8 +85,8 @@ define_worker_settings(void)
 
 	/*
 	 * pg_clerk.naptime - a worker is woken when something is to be done; it
-	 * looks all the same when so much time has passed, as the end of a process
-	 * that delivers, for one, wakes nobody.
+	 * looks all the same when so much time has passed, as the end of a
+	 * process that delivers, for one, wakes nobody.
 	 */
 	DefineCustomIntVariable("pg_clerk.naptime",
 							"Time after which a worker looks for requests, although nothing has woken it.",
@@ -105,9 +105,9 @@ static void
 define_log_settings(void)
 {
 	/*
-	 * pg_clerk.log_failures - one line for each request that fails, each server
-	 * that is paused or held back, and goes on, each look-up that fails, and
-	 * each mirror that changed something.
+	 * pg_clerk.log_failures - one line for each request that fails, each
+	 * server that is paused or held back, and goes on, each look-up that
+	 * fails, and each mirror that changed something.
 	 */
 	DefineCustomBoolVariable("pg_clerk.log_failures",
 							 "Logs requests and look-ups that fail, servers that are paused or held back, and mirrors that changed something.",
@@ -117,7 +117,10 @@ define_log_settings(void)
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 
-	/* pg_clerk.log_min_duration - as log_min_duration_statement, for calls of Clerk. */
+	/*
+	 * pg_clerk.log_min_duration - as log_min_duration_statement, for calls of
+	 * Clerk.
+	 */
 	DefineCustomIntVariable("pg_clerk.log_min_duration",
 							"Sets the minimum execution time above which requests to Clerk are logged.",
 							"-1 logs none, 0 all.",
@@ -134,8 +137,8 @@ _PG_init(void)
 
 	/*
 	 * pg_clerk.on_rollback - what becomes of a connection that was created by
-	 * a transaction that is rolled back: Clerk keeps it.  "warn" tells its id,
-	 * "delete" deletes it there (within two seconds), "ignore" leaves it.
+	 * a transaction that is rolled back: Clerk keeps it.  "warn" tells its
+	 * id, "delete" deletes it there (within two seconds), "ignore" leaves it.
 	 */
 	DefineCustomEnumVariable("pg_clerk.on_rollback",
 							 "What to do with enterprise connections whose transaction is rolled back.",

@@ -49,7 +49,7 @@ static inline bool
 clerk_compat_jsonb_in(char *text, Datum *jsonb, int *sqlerrcode)
 {
 #if PG_VERSION_NUM >= 160000
-	ErrorSaveContext soft = {.type = T_ErrorSaveContext, .details_wanted = true};
+	ErrorSaveContext soft = {.type = T_ErrorSaveContext,.details_wanted = true};
 
 	if (DirectInputFunctionCallSafe(jsonb_in, text, InvalidOid, -1,
 									(struct Node *) &soft, jsonb))

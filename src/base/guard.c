@@ -464,7 +464,10 @@ check_foreign_key(Guard *guard, const ObjectAddress *object, Form_pg_constraint 
 	ObjectAddress table;
 	Oid			owner;
 
-	/* A partition's is looked at with its parent's, which alone can be dropped. */
+	/*
+	 * A partition's is looked at with its parent's, which alone can be
+	 * dropped.
+	 */
 	if (OidIsValid(key->conparentid))
 		return;
 	if (!is_action(key->confdeltype) && !is_action(key->confupdtype))
@@ -494,7 +497,10 @@ check_constraint(Guard *guard, const ObjectAddress *object, Oid table)
 	constraint = (Form_pg_constraint) GETSTRUCT(tuple);
 	if (constraint->contype == CONSTRAINT_FOREIGN)
 	{
-		/* One of the table's own only checks, as the referenced table's owner. */
+		/*
+		 * One of the table's own only checks, as the referenced table's
+		 * owner.
+		 */
 		if (constraint->confrelid == table)
 			check_foreign_key(guard, object, constraint);
 	}
@@ -659,8 +665,8 @@ clerk_check_tables(void)
 	nwatched = 0;
 
 	/*
-	 * Valid before the look-ups: a change that is seen during one of them must
-	 * not be lost.
+	 * Valid before the look-ups: a change that is seen during one of them
+	 * must not be lost.
 	 */
 	checked = true;
 	PG_TRY();

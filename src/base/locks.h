@@ -13,8 +13,10 @@ typedef enum ClerkLock
 {
 	CLERK_LOCK_ARMING = 1,		/* a server's oid: writing its origin */
 	CLERK_LOCK_MIRROR,			/* a server's oid: one mirror at a time */
-	CLERK_LOCK_QUEUE,			/* a server's oid: one process at a time claims from it, or adopts */
-	CLERK_LOCK_CLAIMER			/* a process that delivers, by its number; of the session */
+	CLERK_LOCK_QUEUE,			/* a server's oid: one process at a time
+								 * claims from it, or adopts */
+	CLERK_LOCK_CLAIMER			/* a process that delivers, by its number; of
+								 * the session */
 } ClerkLock;
 
 /*

@@ -82,7 +82,8 @@ typedef struct ClerkWake
 								 * leave */
 	bool		full;			/* there was no free entry for a database */
 	ClerkDatabase databases[CLERK_MAX_DATABASES];
-	int64		last_hold;		/* when the last of them ends; read without the lock */
+	int64		last_hold;		/* when the last of them ends; read without
+								 * the lock */
 	ClerkHold	holds[CLERK_MAX_HOLDS];
 	ConditionVariable finished[CLERK_VARIABLES];	/* not under the lock */
 } ClerkWake;

@@ -315,7 +315,10 @@ create_under_key(const Upsert *upsert, const char *gone)
 	ClerkReport *report;
 	Jsonb	   *result;
 
-	/* The nulls are not sent, but must be such that the next call can send them. */
+	/*
+	 * The nulls are not sent, but must be such that the next call can send
+	 * them.
+	 */
 	(void) clerk_read_params(upsert->settings, upsert->params, NULL, CLERK_OPERATION_UPSERT);
 	params = clerk_read_params(upsert->settings, clerk_params_without_nulls(upsert->params), NULL, CLERK_OPERATION_CREATE);
 	result = clerk_create(upsert->settings, params, upsert->key, &report);

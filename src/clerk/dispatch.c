@@ -36,7 +36,8 @@ typedef struct Attempt
 	int64		give_up;		/* ms; no retry of a 429 after this */
 	int64		deadline;		/* ms; of this try */
 	int64		not_before;		/* ms; of a retry */
-	int64		short_until;	/* ms; waits for a socket so long; 0: does not wait */
+	int64		short_until;	/* ms; waits for a socket so long; 0: does not
+								 * wait */
 	int			tries;
 } Attempt;
 
@@ -49,7 +50,8 @@ typedef struct Run
 	dlist_head	waiting;
 	dlist_head	sent;
 	int			busy;			/* attempts in both lists */
-	bool		exhausted;		/* next had nothing, and nothing was done since */
+	bool		exhausted;		/* next had nothing, and nothing was done
+								 * since */
 } Run;
 
 /*-------------------------------------------------------------------------

@@ -114,7 +114,7 @@ options_with_origin(HeapTuple tuple, Oid server)
 	origin->defaction = DEFELEM_ADD;
 	foreach(lc, isnull ? NIL : untransformRelOptions(options))
 		if (strcmp(lfirst_node(DefElem, lc)->defname, "origin") == 0)
-			origin->defaction = DEFELEM_SET;
+		origin->defaction = DEFELEM_SET;
 	return transformGenericOptions(ForeignServerRelationId, isnull ? PointerGetDatum(NULL) : options,
 								   list_make1(origin), InvalidOid);
 }
@@ -149,8 +149,8 @@ clerk_origin_arm_first(Oid server)
 	ClerkOrigin origin;
 
 	/*
-	 * If another transaction is about to arm the server, leave it to that one:
-	 * it may be waiting for Clerk, and both would write the same option.
+	 * If another transaction is about to arm the server, leave it to that
+	 * one: it may be waiting for Clerk, and both would write the same option.
 	 */
 	if (clerk_try_lock(CLERK_LOCK_ARMING, server) &&
 		clerk_settings_origin(GetForeignServer(server)->servername, &origin) &&

@@ -19,7 +19,8 @@ typedef enum ClerkOrigin
 {
 	CLERK_ORIGIN_NONE,			/* never armed */
 	CLERK_ORIGIN_HERE,			/* armed for this database */
-	CLERK_ORIGIN_ELSEWHERE		/* armed for the database this one is a copy of */
+	CLERK_ORIGIN_ELSEWHERE		/* armed for the database this one is a copy
+								 * of */
 } ClerkOrigin;
 
 /* What the option "origin" of a server says; NULL: it has none. */

@@ -24,7 +24,8 @@ typedef enum ClerkOperation
 {
 	CLERK_OPERATION_CREATE = 1,
 	CLERK_OPERATION_UPDATE = 2,
-	CLERK_OPERATION_UPSERT = 4	/* a create that may have the nulls of an update */
+	CLERK_OPERATION_UPSERT = 4	/* a create that may have the nulls of an
+								 * update */
 } ClerkOperation;
 
 /* One thing that is wrong; hint may be NULL.  All palloc'd, server encoding. */

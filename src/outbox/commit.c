@@ -159,7 +159,7 @@ track(const Server *server, const List *deliveries)
 			rows[nrows++] = (ClerkTrackRow)
 		{
 			.connection = outcome->track,.id = outcome->connection_id,.key = delivery->row.key,
-			.request = delivery->row.id
+				.request = delivery->row.id
 		};
 	}
 	if (nuntracked > 0)

@@ -15,11 +15,16 @@ typedef struct ClerkDeliverer
 	Oid			role;			/* what this role may; InvalidOid: all */
 	void		(*begin) (void);	/* a transaction, with an active snapshot */
 	void		(*commit) (void);
-	bool		(*leave) (void);	/* between transactions: is it time to stop? */
-	bool		(*called) (void);	/* did something happen since the last begin? */
-	int64		(*tend) (void);	/* between transactions: do what else is to be done, and say when (ms) more is */
-	void		(*idle) (int64 next);	/* before it waits or stops: when (ms) is something to be done if
-										 * nothing happens before?  0: now; PG_INT64_MAX: never */
+	bool		(*leave) (void);	/* between transactions: is it time to
+									 * stop? */
+	bool		(*called) (void);	/* did something happen since the last
+									 * begin? */
+	int64		(*tend) (void); /* between transactions: do what else is to be
+								 * done, and say when (ms) more is */
+	void		(*idle) (int64 next);	/* before it waits or stops: when (ms)
+										 * is something to be done if nothing
+										 * happens before?  0: now;
+										 * PG_INT64_MAX: never */
 } ClerkDeliverer;
 
 /* pg_clerk.max_attempts; pg_clerk.retention, in s; pg_clerk.naptime, in ms. */

@@ -171,8 +171,10 @@ typedef struct Loop
 	int64		next_chores;	/* ms */
 	int64		next_sweep;		/* ms */
 	int64		next_tend;		/* ms; the deliverer's own */
-	int64		leave_at;		/* ms; asked to leave, at the latest then; 0: not */
-	int64		clock_ahead;	/* ms; the wall's clock of the monotonic one, at the last chores */
+	int64		leave_at;		/* ms; asked to leave, at the latest then; 0:
+								 * not */
+	int64		clock_ahead;	/* ms; the wall's clock of the monotonic one,
+								 * at the last chores */
 	bool		purging;		/* more is to be cleared away */
 	bool		woken;			/* by its latch */
 	bool		look_again;		/* something was claimed by the last claim, or

@@ -255,8 +255,8 @@ static Node *
 has_domains(Node *domains, Node *wanted)
 {
 	Node	   *result = (Node *) make_orclause(list_make2(
-		make_andclause(list_make2(operate(ARRAY_CONTAINS, BOOLOID, domains, wanted, DEFAULT_COLLATION_OID), length_of(domains, INTEGER_AT_MOST))),
-		make_andclause(list_make2(operate(ARRAY_CONTAINED, BOOLOID, wanted, domains, DEFAULT_COLLATION_OID), length_of(domains, INTEGER_ABOVE)))));
+														   make_andclause(list_make2(operate(ARRAY_CONTAINS, BOOLOID, domains, wanted, DEFAULT_COLLATION_OID), length_of(domains, INTEGER_AT_MOST))),
+														   make_andclause(list_make2(operate(ARRAY_CONTAINED, BOOLOID, wanted, domains, DEFAULT_COLLATION_OID), length_of(domains, INTEGER_ABOVE)))));
 
 	if (!has_elements(wanted))
 		return result;
@@ -345,24 +345,24 @@ questions_of(SupportRequestSimplify *request)
 
 	foreach(lc, view->jointree != NULL ? conditions_of(view->jointree->quals) : NIL)
 		for (int i = ARGUMENT_KEY; i < ARGUMENTS; i++)
-		{
-			Node	   *value = asked_value(lfirst(lc), list_nth(arguments, i), i == ARGUMENT_DOMAINS);
+	{
+		Node	   *value = asked_value(lfirst(lc), list_nth(arguments, i), i == ARGUMENT_DOMAINS);
 
-			if (value != NULL)
-				questions = add_question(questions, arguments, i, value);
-		}
+		if (value != NULL)
+			questions = add_question(questions, arguments, i, value);
+	}
 	if (number == 0 || (int) number >= reader->simple_rel_array_size || reader->simple_rel_array[number] == NULL)
 		return questions;
 	foreach(lc, reader->simple_rel_array[number]->baserestrictinfo)
 		for (int i = ARGUMENT_KEY; i < ARGUMENTS; i++)
-		{
-			Node	   *condition = (Node *) lfirst_node(RestrictInfo, lc)->clause;
-			Node	   *column = columns[i] != 0 ? find_column(condition, number, columns[i]) : NULL;
-			Node	   *value = column ? asked_value(condition, column, i == ARGUMENT_DOMAINS) : NULL;
+	{
+		Node	   *condition = (Node *) lfirst_node(RestrictInfo, lc)->clause;
+		Node	   *column = columns[i] != 0 ? find_column(condition, number, columns[i]) : NULL;
+		Node	   *value = column ? asked_value(condition, column, i == ARGUMENT_DOMAINS) : NULL;
 
-			if (value != NULL)
-				questions = add_question(questions, arguments, i, value);
-		}
+		if (value != NULL)
+			questions = add_question(questions, arguments, i, value);
+	}
 	return questions;
 }
 

@@ -31,7 +31,7 @@ typedef enum ClerkTrackingColumn
 	CLERK_COLUMN_UPDATED_AT,
 	CLERK_COLUMN_REQUEST,
 	CLERK_COLUMN_SYNCED_AT
-}			ClerkTrackingColumn;
+} ClerkTrackingColumn;
 
 /* Those before synced_at come from an answer, its server, its key and its request. */
 #define CLERK_ANSWER_COLUMNS (CLERK_COLUMN_SYNCED_AT - 1)

@@ -95,7 +95,7 @@ static char *
 mending_statement(const Reader *reader, const char *column)
 {
 	char	   *definition = TextDatumGetCString(DirectFunctionCall1(pg_get_triggerdef,
-																	  ObjectIdGetDatum(reader->mapping->declared)));
+																	 ObjectIdGetDatum(reader->mapping->declared)));
 	const char *call = strstr(definition, " EXECUTE FUNCTION ");
 	const char *arguments = call ? strchr(call, '(') : NULL;
 	StringInfoData statement;
@@ -500,7 +500,7 @@ mark_optional(Mapping *mapping)
 void
 clerk_read_arguments(Mapping *mapping, TupleDesc desc, int nargs, char **args)
 {
-	Reader		reader = {.mapping = mapping, .desc = desc, .nargs = nargs, .args = args};
+	Reader		reader = {.mapping = mapping,.desc = desc,.nargs = nargs,.args = args};
 	List	   *specials = NIL;
 
 	/* The server's extra_params decide which names are known. */
@@ -519,7 +519,7 @@ clerk_read_arguments(Mapping *mapping, TupleDesc desc, int nargs, char **args)
 		}
 		foreach(lc, specials)
 			if (strcmp(lfirst(lc), reader.name) == 0)
-				refuse(&reader, ERRCODE_INVALID_PARAMETER_VALUE, "it is given twice", NULL);
+			refuse(&reader, ERRCODE_INVALID_PARAMETER_VALUE, "it is given twice", NULL);
 		specials = lappend(specials, reader.name);
 	}
 	if (mapping->key == NULL)

@@ -24,6 +24,7 @@ static const struct
 	const char *parameter;
 	const char *answer;
 }			renamed[] =
+
 {
 	{"oidc", "oauth_config"},
 	{"saml", "saml_connection"},
@@ -135,7 +136,7 @@ compare_strings(const void *left, const void *right)
 	return strcmp(*(char *const *) left, *(char *const *) right);
 }
 
-char **
+char	  **
 clerk_lower_strings(JsonbValue *array, int *count)
 {
 	uint32		size = is_array(array) ? JsonContainerSize(array->val.binary.data) : 0;

@@ -300,7 +300,7 @@ forget_stale_mappings(void)
 static void
 init_cache(void)
 {
-	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(CachedMapping)};
+	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(CachedMapping)};
 
 	cached_mappings = hash_create("pg_clerk triggers", 8, &ctl, HASH_ELEM | HASH_BLOBS);
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);

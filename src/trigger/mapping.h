@@ -56,8 +56,10 @@ typedef struct Member
 	Column	   *column;
 	char	   *constant;		/* JSON */
 	bool		as_array;		/* a text becomes an array of one */
-	bool		null_on_update; /* does Clerk take a null that removes the value? */
-	bool		optional;		/* left out if all columns are null: oidc beside saml */
+	bool		null_on_update; /* does Clerk take a null that removes the
+								 * value? */
+	bool		optional;		/* left out if all columns are null: oidc
+								 * beside saml */
 } Member;
 
 typedef enum Removal
@@ -72,11 +74,13 @@ typedef struct Mapping
 {
 	MemoryContext context;
 	bool		cached;			/* it is the one that the cache has */
-	bool		valid;			/* its tables have not changed since it was made */
+	bool		valid;			/* its tables have not changed since it was
+								 * made */
 	int			pins;			/* firings that are using it */
 	char	   *trigger;		/* its name */
 	Oid			relation;		/* whose trigger fires */
-	Oid			declared;		/* the trigger that was declared: of a partition's, the topmost parent */
+	Oid			declared;		/* the trigger that was declared: of a
+								 * partition's, the topmost parent */
 	Oid			table;			/* on which that one is */
 	Oid			owner;			/* of that table; as whom the trigger acts */
 	char	   *server;			/* NULL: the default */
@@ -87,7 +91,8 @@ typedef struct Mapping
 	Member	   *name;			/* NULL: not mapped by a column */
 	Member	   *domains;		/* likewise */
 	bool		maps_active;
-	bool		checked;		/* every row's parameters are right by their types */
+	bool		checked;		/* every row's parameters are right by their
+								 * types */
 	Member		root;
 	List	   *columns;		/* all mapped ones and "when", Column * */
 } Mapping;

@@ -446,7 +446,10 @@ process_row(ClerkPlan *plan, TupleTableSlot *slot, const char *key, const Known 
 	if (!plan->options.enqueue)
 		return;
 
-	/* Once more, of the row as it is now and stays until the end of the transaction. */
+	/*
+	 * Once more, of the row as it is now and stays until the end of the
+	 * transaction.
+	 */
 	slot = clerk_source_row(&plan->source, key);
 	if (slot == NULL)
 		return;

@@ -112,7 +112,7 @@ static char *
 value_text(FmgrInfo *output, Oid type, Datum value)
 {
 	char	   *result = type == TEXTOID || type == VARCHAROID ? TextDatumGetCString(value) :
-		OutputFunctionCall(output, value);
+	OutputFunctionCall(output, value);
 
 	if (type == BPCHAROID)
 	{

@@ -18,8 +18,10 @@
 typedef struct ClerkSource
 {
 	Relation	rel;
-	Mapping    *mapping;		/* for the rows of the queries, whose columns have other numbers */
-	bool		lock;			/* a row that is read by its key is locked, FOR SHARE */
+	Mapping    *mapping;		/* for the rows of the queries, whose columns
+								 * have other numbers */
+	bool		lock;			/* a row that is read by its key is locked,
+								 * FOR SHARE */
 	Portal		cursor;
 	SPIPlanPtr	by_key;
 } ClerkSource;

@@ -31,7 +31,8 @@ typedef struct Change
 	const ClerkSettings *settings;
 	TupleTableSlot *old;		/* NULL: there is none */
 	TupleTableSlot *new;		/* likewise */
-	bool		old_is_ours;	/* the old version was written by this transaction */
+	bool		old_is_ours;	/* the old version was written by this
+								 * transaction */
 	char	   *key;
 } Change;
 
@@ -91,7 +92,10 @@ is_known(const Change *change, bool inactive)
 	bool		isnull;
 	bool		known;
 
-	/* Nothing has been delivered from a copy of a database, so it can't be told. */
+	/*
+	 * Nothing has been delivered from a copy of a database, so it can't be
+	 * told.
+	 */
 	if (change->settings->origin == CLERK_ORIGIN_ELSEWHERE)
 		return true;
 
@@ -206,7 +210,7 @@ is_worth_a_look(const Change *change)
 		return true;
 	foreach(lc, mapping->columns)
 		if (clerk_column_changed(lfirst(lc), change->old, change->new))
-			return true;
+		return true;
 	return false;
 }
 
@@ -272,7 +276,7 @@ sync_row(Change *change)
 	if (!ready && !was_ready &&
 		(slot_attisnull(row, mapping->key->attnum) ||
 		 (change->new != NULL && (change->old != NULL || !TransactionIdIsValid(deleting_xact) ||
-									deleting_xact != GetTopTransactionIdIfAny()))))
+								  deleting_xact != GetTopTransactionIdIfAny()))))
 		return;
 
 	change->key = clerk_row_key(mapping, row);
