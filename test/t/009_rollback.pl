@@ -381,7 +381,7 @@ for my $what ('statement_timeout', 'pg_cancel_backend', 'pg_terminate_backend')
 		wait_until(sub { my $s = $mock->stats; $s->{in_flight} == 1 }, 'the held page');
 		# ... and the others are in the table
 		wait_until(
-			sub { $admin->query('SELECT query FROM pg_stat_activity WHERE pid = ' . $session->pid) =~ /: (\d+) of \d+ connections read/ && $1 > 1000 },
+			sub { $admin->query('SELECT query FROM pg_stat_activity WHERE pid = ' . $session->pid) =~ /: (\d+) of \d+ connections,/ && $1 > 1000 },
 			'the other pages', 20);
 		$admin->query("SELECT $what(" . $session->pid . ')');
 	}
