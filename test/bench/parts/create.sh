@@ -30,7 +30,7 @@ write_create_scripts() {
 	ask "$(<"$work/create.sql")"
 	connection=$answer
 	cat >"$work/upsert.sql" <<-END
-		INSERT INTO plain AS p VALUES ('clerk', 'entconn_' || nextval('numbers'), NULL, 'org_2xB7', 'Acme', 'saml_okta', '{acme.example}', false, true, '$connection', to_timestamp(1780000000), to_timestamp(1780000000), clock_timestamp()) ON CONFLICT (server, id) DO UPDATE SET key = excluded.key, organization_id = excluded.organization_id, name = excluded.name, provider = excluded.provider, domains = excluded.domains, active = excluded.active, sync_user_attributes = excluded.sync_user_attributes, connection = excluded.connection, created_at = excluded.created_at, updated_at = excluded.updated_at, synced_at = excluded.synced_at WHERE p.updated_at <= excluded.updated_at;
+		INSERT INTO plain AS p (server, id, key, organization_id, name, provider, domains, active, sync_user_attributes, connection, created_at, updated_at, synced_at) VALUES ('clerk', 'entconn_' || nextval('numbers'), NULL, 'org_2xB7', 'Acme', 'saml_okta', '{acme.example}', false, true, '$connection', to_timestamp(1780000000), to_timestamp(1780000000), clock_timestamp()) ON CONFLICT (server, id) DO UPDATE SET key = excluded.key, organization_id = excluded.organization_id, name = excluded.name, provider = excluded.provider, domains = excluded.domains, active = excluded.active, sync_user_attributes = excluded.sync_user_attributes, connection = excluded.connection, created_at = excluded.created_at, updated_at = excluded.updated_at, synced_at = excluded.synced_at WHERE p.updated_at <= excluded.updated_at;
 	END
 }
 
