@@ -278,3 +278,34 @@ CALL box.start_over();
 ALTER SERVER clerk OPTIONS (DROP max_concurrency);
 ALTER SYSTEM RESET pg_clerk.naptime;
 SELECT pg_reload_conf();
+
+--
+-- A refused upsert hands its parameters on, past what sets its connection inactive
+--
+SELECT mock.reset();
+TRUNCATE enterprise_connections, enterprise_connection_requests;
+CREATE TABLE moves (id int PRIMARY KEY, name text, domains text[], sso boolean DEFAULT true);
+CREATE TRIGGER sso AFTER INSERT OR UPDATE OR DELETE ON moves FOR EACH ROW
+EXECUTE FUNCTION sync_enterprise_connection('key=move:id', 'name=name', 'domains=domains', 'when=sso', 'provider:=saml_okta');
+INSERT INTO moves VALUES (1, 'One', '{one.example,first.example}'), (2, 'Two', '{two.example,second.example}');
+CALL deliver_enterprise_connections();
+-- each wants what the other has: both are tried again
+BEGIN;
+UPDATE moves SET domains = '{one.example,first.example,second.example}' WHERE id = 1;
+UPDATE moves SET domains = '{two.example,first.example}' WHERE id = 2;
+COMMIT;
+CALL deliver_enterprise_connections();
+SELECT operation, key, state, http_status FROM enterprise_connection_requests WHERE finished_at IS NULL ORDER BY id;
+-- the first gives it all up, behind a request that sets its connection inactive
+UPDATE moves SET sso = false WHERE id = 1;
+UPDATE moves SET sso = true, domains = '{one.example}' WHERE id = 1;
+CALL box.hurry();
+CALL deliver_enterprise_connections();
+CALL box.hurry();
+CALL deliver_enterprise_connections();
+CALL box.hurry();
+CALL deliver_enterprise_connections();
+SELECT operation, key, state, error->>'message' AS error FROM enterprise_connection_requests ORDER BY id;
+SELECT m->>'name' AS name, m->'domains' AS domains FROM mock.connections() AS m ORDER BY 1;
+DROP TABLE moves;
+TRUNCATE enterprise_connections, enterprise_connection_requests;

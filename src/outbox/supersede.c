@@ -38,24 +38,34 @@ typedef struct LaneRow
 	Oid			role;
 	bool		open;			/* an upsert that was not sent, or was
 								 * refused; false if it is locked */
+	bool		refused;		/* ... that was refused */
+	bool		passes;			/* sets the connection active or inactive:
+								 * nothing that an upsert depends on */
 	Jsonb	   *params;			/* with those of the rows before it */
 	int64		by;				/* the row that takes over its parameters */
 } LaneRow;
 
 /* ... and its params, which are read one by one: they can be large, and many. */
-#define LANE_PARAMS 5
+#define LANE_PARAMS 7
 
 static const ClerkColumn lane_columns[] = {
 	CLERK_MEMBER("head", CLERK_INT8, LaneRow, head),
 	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
 	CLERK_MEMBER("role_oid", CLERK_OID, LaneRow, role),
 	CLERK_MEMBER("open", CLERK_BOOL, LaneRow, open),
+	CLERK_MEMBER("refused", CLERK_BOOL, LaneRow, refused),
+	CLERK_MEMBER("passes", CLERK_BOOL, LaneRow, passes),
 	CLERK_MEMBERS_END
 };
 
 static const ClerkColumn superseded_columns[] = {
 	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
 	CLERK_MEMBER("by", CLERK_INT8, LaneRow, by),
+	CLERK_MEMBERS_END
+};
+
+static const ClerkColumn forward_columns[] = {
+	CLERK_MEMBER("id", CLERK_INT8, LaneRow, id),
 	CLERK_MEMBERS_END
 };
 
@@ -69,7 +79,8 @@ static const ClerkColumn merged_columns[] = {
 static ClerkStatement lane_statement = {
 	.text = "SELECT l.head, l.id, k.role_oid, k.operation = 'upsert' AND k.state = 'queued'"
 	" AND (k.attempts = 0 OR k.http_status = 422) AND k.doubt_since IS NULL AND jsonb_typeof(k.params) = 'object'"
-	" AND (k.origin, k.server_oid, k.timeline) IS NOT DISTINCT FROM ($3, $4, $5), k.params"
+	" AND (k.origin, k.server_oid, k.timeline) IS NOT DISTINCT FROM ($3, $4, $5),"
+	" k.attempts > 0, k.operation IN ('deactivate', 'reactivate'), k.params"
 	" FROM (SELECT o.id AS head, x.id FROM <rows> CROSS JOIN LATERAL (SELECT q.id FROM " REQUESTS " q"
 	" WHERE q.server = $1 AND q.lane = o.lane AND q.state <= 'queued' ORDER BY q.state, q.id LIMIT $2) x) l"
 	" LEFT JOIN LATERAL (SELECT q.* FROM " REQUESTS " q WHERE q.id = l.id FOR UPDATE SKIP LOCKED) k ON true"
@@ -84,6 +95,13 @@ static ClerkStatement supersede_statement = {
 	.text = "UPDATE " REQUESTS " q SET state = 'superseded', superseded_by = o.by, finished_at = clock_timestamp(), error = NULL,"
 	" params = enterprise_connection_without_secrets(q.params) FROM <rows>" PLACE("o.id") " WHERE q.ctid = t.place",
 	.given = superseded_columns,
+};
+
+/* What is passed over goes on, if it was put at infinity. */
+static ClerkStatement forward_statement = {
+	.text = "UPDATE " REQUESTS " q SET next_attempt_at = clock_timestamp() FROM <rows>" PLACE("o.id")
+	" WHERE q.ctid = t.place AND q.next_attempt_at = 'infinity'",
+	.given = forward_columns,
 };
 
 static ClerkStatement merged_statement = {
@@ -152,6 +170,8 @@ typedef struct Merges
 {
 	List	   *superseded;		/* LaneRow * */
 	List	   *merged;			/* those that took over parameters */
+	List	   *forward;		/* those that are next instead of one that was
+								 * superseded */
 	int			limit;			/* rows of a lane that are looked at */
 	MemoryContext scratch;
 } Merges;
@@ -160,12 +180,19 @@ typedef struct Merges
  * Merge the upserts of one lane, which are the rows from first on; returns the
  * row after them.  What is to be claimed becomes the last of the run: or none,
  * if there are more than were looked at.
+ *
+ * What Clerk has refused, because another connection has the domain, hands its
+ * parameters on past requests that only set the connection active or inactive:
+ * a later upsert may have given the domain up, for which the other connection
+ * waits.  These are next then.
  */
 static uint64
 merge_lane(Merges *merges, uint64 first, List *chosen)
 {
 	LaneRow    *last = NULL;
 	List	   *run = NIL;		/* those before it */
+	LaneRow    *passed = NULL;	/* the first between two of them */
+	bool		crossed = false;	/* ... and there is one behind it */
 	bool		open = true;
 	uint64		i;
 	Due		   *due;
@@ -181,6 +208,11 @@ merge_lane(Merges *merges, uint64 first, List *chosen)
 		if (i > first && row->head != head)
 			break;
 		head = row->head;
+		if (open && row->passes && last != NULL && last->refused)
+		{
+			passed = passed ? passed : row;
+			continue;
+		}
 		open &= row->open && (last == NULL || row->role == last->role);
 		if (!open)
 			continue;
@@ -188,9 +220,12 @@ merge_lane(Merges *merges, uint64 first, List *chosen)
 		if (last != NULL)
 			run = lappend(run, last);
 		last = row;
+		crossed = passed != NULL;
 	}
 	due = find_due(chosen, head);
-	if (open && i - first == (uint64) merges->limit)
+	if (crossed)
+		merges->forward = lappend(merges->forward, passed);
+	if (crossed || (open && i - first == (uint64) merges->limit))
 		due->id = 0;
 	else if (last != NULL)
 		due->id = last->id;
@@ -250,6 +285,8 @@ clerk_merge_upserts(Claim *claim, List *chosen)
 	{
 		(void) clerk_execute(&supersede_statement, NULL, merges.superseded);
 		(void) clerk_execute(&merged_statement, NULL, merges.merged);
+		if (merges.forward != NIL)
+			(void) clerk_execute(&forward_statement, NULL, merges.forward);
 		claim->look_again = true;
 	}
 }
