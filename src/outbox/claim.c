@@ -63,11 +63,11 @@ static const ClerkColumn row_columns[] = {
  */
 #define CLAIM "UPDATE " REQUESTS " q SET attempts = q.attempts + 1," \
 	" next_attempt_at = clock_timestamp() + make_interval(secs => $1), claimer = $2, "
-#define CLAIMED " FROM <rows>" PLACE("o.id") " WHERE q.ctid = t.place AND coalesce(q.claimer, 0) = o.claimer AND "
+#define CLAIMED " FROM <rows>" PLACE("o.id") " WHERE q.ctid = t.place AND coalesce(t.claimer, 0) = o.claimer AND "
 
 static ClerkStatement claim_statement = {
 	.text = CLAIM "state = 'sending', step = o.step::%1$s.enterprise_connection_step, connection_id = o.connection_id,"
-	" started_at = clock_timestamp(), http_status = NULL" CLAIMED "q.state IN ('queued', 'sending') RETURNING <columns>",
+	" started_at = clock_timestamp(), http_status = NULL" CLAIMED "t.state IN ('queued', 'sending') RETURNING <columns>",
 	.nargs = 2,
 	.args = {FLOAT8OID, INT4OID},
 	.given = claimed_columns,
@@ -76,7 +76,7 @@ static ClerkStatement claim_statement = {
 
 static ClerkStatement claim_doubts_statement = {
 	.text = CLAIM "state = 'in_doubt', step = 'create', doubt_since = coalesce(q.doubt_since, q.started_at, q.created_at)"
-	CLAIMED "q.state IN ('sending', 'in_doubt') RETURNING <columns>",
+	CLAIMED "t.state IN ('sending', 'in_doubt') RETURNING <columns>",
 	.nargs = 2,
 	.args = {FLOAT8OID, INT4OID},
 	.given = claimed_columns,
@@ -89,7 +89,7 @@ static ClerkStatement doubt_statement = {
 	" http_status = NULL, next_attempt_at = clock_timestamp() + make_interval(secs => $1), claimer = NULL,"
 	" role_oid = CASE WHEN q.origin = $2 THEN q.role_oid"
 	" ELSE coalesce((SELECT r.oid FROM pg_roles r WHERE r.rolname = q.role), 0::oid) END,"
-	" origin = $2, server_oid = $3, timeline = $4" CLAIMED "q.state = 'queued'",
+	" origin = $2, server_oid = $3, timeline = $4" CLAIMED "t.state = 'queued'",
 	.nargs = 4,
 	.args = {FLOAT8OID, INT8OID, OIDOID, INT4OID},
 	.given = claimed_columns,

@@ -15,9 +15,12 @@
 
 /*
  * Rows are found by their ids one by one, then updated where they are: a join by
- * ids could be done the other way round, by going through all rows.
+ * ids could be done the other way round, by going through all rows.  What else
+ * must be true of a row is asked of t, where the primary key has found it; of q,
+ * an index could answer it first, with all rows of a state.  A row that was
+ * changed since t saw it has another place, and is left out.
  */
-#define PLACE(id) " CROSS JOIN LATERAL (SELECT t.ctid AS place FROM " REQUESTS " t WHERE t.id = " id " LIMIT 1) t"
+#define PLACE(id) " CROSS JOIN LATERAL (SELECT t.ctid AS place, t.* FROM " REQUESTS " t WHERE t.id = " id " LIMIT 1) t"
 
 /* The priorities that the requests of server $1 have, one after the other. */
 #define PRIORITIES \

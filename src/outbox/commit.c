@@ -70,7 +70,7 @@ static ClerkStatement write_statement = {
 	" params = CASE WHEN o.state = 'delivered' AND o.has_secrets"
 	" THEN enterprise_connection_without_secrets(q.params) ELSE q.params END"
 	" FROM <rows>" PLACE("o.id")
-	" WHERE q.ctid = t.place AND q.attempts = o.attempt AND q.claimer = $1 AND q.state <= 'in_doubt'"
+	" WHERE q.ctid = t.place AND t.attempts = o.attempt AND t.claimer = $1 AND t.state <= 'in_doubt'"
 	" RETURNING q.id, q.server, q.lane, q.finished_at), forward AS ("
 	"UPDATE " REQUESTS " n SET next_attempt_at = clock_timestamp() WHERE n.id = ANY (ARRAY("
 	"SELECT l.id FROM " REQUESTS " l WHERE l.next_attempt_at = 'infinity' AND l.id = ANY (ARRAY("

@@ -100,7 +100,7 @@ static ClerkStatement supersede_statement = {
 /* What is passed over goes on, if it was put at infinity. */
 static ClerkStatement forward_statement = {
 	.text = "UPDATE " REQUESTS " q SET next_attempt_at = clock_timestamp() FROM <rows>" PLACE("o.id")
-	" WHERE q.ctid = t.place AND q.next_attempt_at = 'infinity'",
+	" WHERE q.ctid = t.place AND t.next_attempt_at = 'infinity'",
 	.given = forward_columns,
 };
 
