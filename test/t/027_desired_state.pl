@@ -169,7 +169,8 @@ sub operation
 	}
 	if ($dice < 0.16)
 	{
-		my $id = pick(ids("$READY AND metadata IS NOT NULL AND id NOT IN (SELECT id FROM activated)")) or return;
+		# one that is not there yet could be refused, and the update has nothing to set then
+		my $id = pick(ids("$READY AND metadata IS NOT NULL AND id NOT IN (SELECT id FROM activated) AND EXISTS (SELECT FROM enterprise_connections AS c WHERE c.key = 'org:' || id)")) or return;
 
 		activate($id);
 		return;
