@@ -80,7 +80,7 @@ extern void clerk_run_rows(ClerkStatement *statement, const Datum *values, const
 extern uint64 clerk_execute(ClerkStatement *statement, const Datum *values, const List *rows);
 
 /*
- * Run it and return its rows, structs of so many bytes, zero but for the
+ * Run it and return its rows, structs of this size in bytes, zero but for the
  * columns, palloc'd in the current memory context.
  */
 extern List *clerk_select(ClerkStatement *statement, const Datum *values, const List *rows, size_t size);

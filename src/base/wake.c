@@ -51,7 +51,7 @@
 /* A worker that is wanted for less long than this, in ms, is about to come. */
 #define TURN_MS 3000
 
-/* After so many failures in a row, a worker is said to fail. */
+/* Failures in a row after which a worker is said to fail. */
 #define MANY_FAILURES 3
 
 /*

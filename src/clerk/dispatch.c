@@ -24,7 +24,7 @@
 /* The first pause before a retry, in ms; doubled each time, half of it random. */
 #define RETRY_PAUSE 200
 
-/* Where this process had no socket for a request, it is tried again after so many ms. */
+/* Where this process had no socket for a request, it is tried again after this time (ms). */
 #define SHORTAGE_RETRY 100
 
 /* A call on its way: waiting for its next attempt, or sent. */
@@ -36,8 +36,8 @@ typedef struct Attempt
 	int64		give_up;		/* ms; no retry of a 429 after this */
 	int64		deadline;		/* ms; of this try */
 	int64		not_before;		/* ms; of a retry */
-	int64		short_until;	/* ms; waits for a socket so long; 0: does not
-								 * wait */
+	int64		short_until;	/* ms; until when it waits for a socket; 0:
+								 * does not wait */
 	int			tries;
 } Attempt;
 

@@ -75,7 +75,7 @@ typedef struct ClerkDispatch
 	ClerkCall  *(*next) (void *arg);
 	void		(*done) (ClerkCall *call, void *arg);
 	void	   *arg;
-	int			concurrency;	/* at most so many at a time */
+	int			concurrency;	/* at most this number at a time */
 } ClerkDispatch;
 
 /*

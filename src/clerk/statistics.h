@@ -89,7 +89,7 @@ clerk_count(ClerkStatistics *statistics, ClerkCounter counter, uint64 n)
 	pg_atomic_fetch_add_u64(&statistics->counters[counter], (int64) n);
 }
 
-/* An answer came, whole, after so many us. */
+/* A whole answer came after this time (us). */
 extern void clerk_count_answer(ClerkStatistics *statistics, int status, int64 elapsed);
 
 /* Of a server of this database; InvalidOid: of all of them. */

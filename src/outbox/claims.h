@@ -31,7 +31,7 @@
 	" AND q.priority > p.priority ORDER BY q.priority LIMIT 1)" \
 	" FROM priorities p WHERE p.priority IS NOT NULL) "
 
-/* What is due but cannot be claimed, is looked at again after so many ms. */
+/* What is due but cannot be claimed, is looked at again after this time (ms). */
 #define CLERK_LOOK_AGAIN 1000
 
 /* Another process has the queue just now: it takes milliseconds. */
@@ -83,7 +83,7 @@ typedef struct Claim
 
 /* due.c */
 
-/* Look at so many rows that are due; a list of Due *.  Notes in the server whether there are more. */
+/* Look at up to this number of rows that are due; a list of Due *.  Notes in the server whether there are more. */
 extern List *clerk_due_rows(Loop *loop, const Claim *claim, int limit);
 
 /* Is it to be looked up, not sent? */

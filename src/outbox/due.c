@@ -25,18 +25,18 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* If so many of them do, they are put out of the way: at most so many at a time. */
+/* If as many of them do as this, they are put out of the way; and at most as many at a time. */
 #define MANY_BEHIND 50
 #define PUT_BEHIND 2000
 
 /*
  * Documents on their way, in bytes, all together.  What is stored compressed
- * counts as so many times its size.
+ * counts as this number times its size.
  */
 #define MAX_DOCUMENTS (64 * 1024 * 1024)
 #define COMPRESSION 16
 
-/* A session that delivers by itself waits so many ms for a server's pace. */
+/* A session that delivers by itself waits up to this time (ms) for a server's pace. */
 #define SHORT_PAUSE 2000
 
 /* Sockets of which a server that has one does not get another. */

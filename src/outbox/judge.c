@@ -28,7 +28,7 @@
 #define DOMAIN_ATTEMPTS 13
 
 /*
- * Of answers that are larger than so many bytes, one is read in each
+ * Of answers that are larger than this, in bytes, one is read in each
  * transaction, after the others: PostgreSQL may take a second to read one of
  * 8 MB, and a server can have as many come at a time as it has places.
  */

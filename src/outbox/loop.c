@@ -31,7 +31,7 @@
 /* Connections of this process in all, to whatever server. */
 #define MAX_CONNECTIONS 500
 
-/* A worker that is asked to leave waits so many ms for what is under way. */
+/* A worker that is asked to leave waits up to this time (ms) for what is under way. */
 #define LEAVE_TIME 400
 
 PG_FUNCTION_INFO_V1(deliver_enterprise_connections);

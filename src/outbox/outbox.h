@@ -29,7 +29,7 @@
 /* How far Clerk's clock may be off, in us. */
 #define CLERK_CLOCK_SKEW (5 * 60 * USECS_PER_SEC)
 
-/* What is locked, or raises an error here, is tried again after so many ms; doubled up to the last. */
+/* What is locked, or raises an error here, is tried again after this time (ms); doubled up to the last. */
 #define CLERK_ASIDE_FIRST 100
 #define CLERK_ASIDE_LAST (60 * 1000)
 

@@ -17,7 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-/* A server whose key is refused is tried again after so many ms. */
+/* A server whose key is refused is tried again after this time (ms). */
 #define PROBE_INTERVAL (60 * 1000)
 
 #define PAUSES "%1$s.enterprise_connection_pauses"

@@ -12,7 +12,7 @@
 #include "utils/jsonb.h"
 
 /*
- * Check the parameters of a create, update or upsert as a call at once would,
+ * Check the parameters of a create, update or upsert as a direct call would,
  * and return them in the wire's spelling, as they are stored.  Throws 22023.
  */
 extern Jsonb *clerk_check_request_params(const ClerkSettings *settings, const char *operation,

@@ -20,7 +20,7 @@
 #include "utils/memutils.h"
 
 /*
- * No transaction is begun for so many ms at the most after one that came to
+ * The longest time (ms) for which no transaction is begun after one that came to
  * nothing.
  */
 #define TRANSACTION_PAUSE_LAST (10 * 1000)

@@ -26,7 +26,7 @@ static const ClerkColumn id_columns[] = {
 	CLERK_MEMBERS_END
 };
 
-/* What has been finished for so long that it is cleared away. */
+/* What was finished longer ago than pg_clerk.retention is cleared away. */
 static ClerkStatement old_statement = {
 	.text = "SELECT q.id FROM " REQUESTS " q WHERE q.finished_at < $1 AND NOT q.scrubbed"
 	" ORDER BY q.finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",

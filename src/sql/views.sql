@@ -192,7 +192,7 @@ COMMENT ON COLUMN @extschema@.enterprise_connection_queue.paused_why IS 'why it 
 COMMENT ON COLUMN @extschema@.enterprise_connection_queue.estimate IS 'the least time that they need, by the server''s rate_limit; null without one, or if nothing is sent';
 GRANT SELECT ON @extschema@.enterprise_connection_queue TO PUBLIC;
 
--- What waits for so long that somebody should look: no one waits on purpose for
+-- What waits too long, so that somebody should look: no one waits on purpose for
 -- what is not bulk work.
 CREATE VIEW @extschema@.enterprise_connection_health WITH (security_barrier) AS
 WITH work AS (

@@ -248,7 +248,7 @@ has_one_of(Jsonb *params, Jsonb *domains)
  * domains?  Then they move, which the outbox can do.
  */
 static bool
-gives_up(ClerkPlan *plan, const char *key, Jsonb *domains)
+frees_domains(ClerkPlan *plan, const char *key, Jsonb *domains)
 {
 	TupleTableSlot *slot;
 
@@ -314,7 +314,7 @@ look_at_holders(Row *row)
 		return &holders[0].known;
 	for (int i = 0; i < count; i++)
 	{
-		if (gives_up(row->plan, holders[i].key, holders[i].shared))
+		if (frees_domains(row->plan, holders[i].key, holders[i].shared))
 			continue;
 		row->blocked = true;
 		differ(row, "conflict", "domains", holders[i].shared, holders[i].described);

@@ -239,7 +239,7 @@ take_census(Census *census)
 		}
 		else if (each->wanted == CLERK_NEVER && each->not_before <= now)
 		{
-			/* A mirror tells when it ends. */
+			/* A mirror sets the latch when it ends. */
 			if (each->mirror_pid == 0)
 				each->database = InvalidOid;
 		}

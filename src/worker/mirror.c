@@ -43,7 +43,7 @@
 #include "utils/syscache.h"
 #include "worker/internal.h"
 
-/* After a restart, servers are mirrored within so many ms, or within their interval. */
+/* After a restart, servers are mirrored within this time (ms), or within their interval. */
 #define FIRST_MS (60 * 1000)
 
 PGDLLEXPORT void clerk_mirror_main(Datum arg);
@@ -265,7 +265,7 @@ clerk_mirror_tend(void)
 		read_mirrored();
 	first = first_due();
 
-	/* Of the end of one that runs, the latch tells. */
+	/* When one that runs ends, the latch is set. */
 	if (first == NULL || is_running())
 		return CLERK_NEVER;
 	if (Max(due(first), not_before) > now)
