@@ -332,13 +332,30 @@ clerk_wake_prepared(void)
 	wake_database(MyDatabaseId);
 }
 
+/*
+ * Wait until this time, even if the latch is set meanwhile; can be cancelled.
+ */
+static void
+pause_until(int64 until)
+{
+	int64		now;
+
+	while ((now = clerk_now_ms()) < until)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(until - now, INT_MAX), clerk_wait_event());
+		ResetLatch(MyLatch);
+	}
+}
+
 void
 clerk_wake_wait(int64 request, const char *key, int64 until)
 {
 	int64		now = clerk_now_ms();
 
 	if (shared == NULL || RecoveryInProgress())
-		clerk_wake_pause(until < 0 ? now + AWAIT_MS : Min(now + AWAIT_MS, until));
+		pause_until(until < 0 ? now + AWAIT_MS : Min(now + AWAIT_MS, until));
 	else
 		(void) ConditionVariableTimedSleep(&shared->finished[variable_of(request, key)],
 										   until < 0 ? -1 : (long) Min(Max(until - now, 0), INT_MAX),
@@ -415,20 +432,6 @@ clerk_wake_cancel_mirror(Oid database)
 }
 
 void
-clerk_wake_pause(int64 until)
-{
-	int64		now;
-
-	while ((now = clerk_now_ms()) < until)
-	{
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) Min(until - now, INT_MAX), clerk_wait_event());
-		ResetLatch(MyLatch);
-	}
-}
-
-void
 clerk_wake_send_away(Oid database)
 {
 	int64		start = clerk_now_ms();
@@ -446,7 +449,7 @@ clerk_wake_send_away(Oid database)
 
 		if (has_left(database, true, terminate, &mirror) && worker_left)
 			break;
-		clerk_wake_pause(now + 5);
+		pause_until(now + 5);
 	}
 }
 

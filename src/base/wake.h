@@ -152,9 +152,6 @@ extern void clerk_wake_cancel_mirror(Oid database);
  */
 extern void clerk_wake_send_away(Oid database);
 
-/* Wait until this time, even if the latch is set meanwhile; can be cancelled. */
-extern void clerk_wake_pause(int64 until);
-
 /*-------------------------------------------------------------------------
  * For workers
  *-------------------------------------------------------------------------

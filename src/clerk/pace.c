@@ -77,7 +77,7 @@ find_pace(const ClerkSettings *settings)
 }
 
 /*
- * Whoever asks when the next request may go has one that waits until then.
+ * To ask for this time means to have a request that waits until then.
  */
 int64
 clerk_pace_next(const ClerkSettings *settings)

@@ -32,7 +32,7 @@
 #include "nodes/supportnodes.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
-#include "utils/jsonb.h"
+#include "tables/search.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -67,11 +67,8 @@ enum
 	ARGUMENTS
 };
 
-/*
- * As Clerk writes them; params is an object.
- */
-static Datum
-wanted_domains(Jsonb *params)
+Datum
+clerk_wanted_domains(Jsonb *params)
 {
 	JsonbValue	buf;
 	JsonbValue *array = getKeyJsonValueFromContainer(&params->root, "domains", 7, &buf);
@@ -101,7 +98,7 @@ enterprise_connection_domains(PG_FUNCTION_ARGS)
 
 	if (!JB_ROOT_IS_OBJECT(params))
 		PG_RETURN_NULL();
-	PG_RETURN_DATUM(wanted_domains(params));
+	PG_RETURN_DATUM(clerk_wanted_domains(params));
 }
 
 /*

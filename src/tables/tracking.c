@@ -516,12 +516,6 @@ clerk_tracked_key(const char *server, const char *id)
 }
 
 char *
-clerk_tracked_id(const char *server, const char *key)
-{
-	return tracked_text(server, CLERK_COLUMN_KEY, key, CLERK_COLUMN_ID);
-}
-
-char *
 clerk_tracked_provider(const char *server, const char *id)
 {
 	return tracked_text(server, CLERK_COLUMN_ID, id, CLERK_COLUMN_PROVIDER);

@@ -72,7 +72,6 @@ extern void clerk_try_lock_tracked_all(const char *server, const char *const *id
 
 /* A column of the row as it was committed last, without a lock; NULL if there is none. */
 extern char *clerk_tracked_key(const char *server, const char *id);
-extern char *clerk_tracked_id(const char *server, const char *key);
 extern char *clerk_tracked_provider(const char *server, const char *id);
 
 /*

@@ -8,8 +8,7 @@
 #include "postgres.h"
 
 #include "base/closest.h"
-#include "base/json.h"
-#include "base/jsonb.h"
+#include "base/jsonb_read.h"
 #include "catalog/pg_type.h"
 #include "clerk/params.h"
 #include "clerk/settings.h"
@@ -366,7 +365,7 @@ json_fault(const char *text)
 	const char *utf8 = pg_server_to_any(text, (int) strlen(text), PG_UTF8);
 	const char *fault;
 
-	(void) clerk_json_parse(utf8, strlen(utf8), &fault);
+	(void) clerk_jsonb_read(utf8, strlen(utf8), &fault);
 	return fault;
 }
 

@@ -11,7 +11,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
+#include "base/jsonb.h"
 #include "miscadmin.h"
 #include "trigger/compare.h"
 #include "utils/builtins.h"
@@ -69,30 +69,15 @@ clerk_is_never_shown(const char *path)
  *-------------------------------------------------------------------------
  */
 
-static bool
-is_object(const JsonbValue *value)
-{
-	return value != NULL && value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data);
-}
-
-static bool
-is_array(const JsonbValue *value)
-{
-	return value != NULL && value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data);
-}
-
 /*
  * NULL for a member that is absent or null.
  */
 static JsonbValue *
-member(const JsonbValue *object, const char *name, int len)
+member(const JsonbValue *object, const char *name)
 {
-	JsonbValue *value;
+	JsonbValue *value = palloc(sizeof(*value));
 
-	if (!is_object(object))
-		return NULL;
-	value = getKeyJsonValueFromContainer(object->val.binary.data, name, len, NULL);
-	return value == NULL || value->type == jbvNull ? NULL : value;
+	return object != NULL && clerk_jsonb_get(object, name, value) && value->type != jbvNull ? value : NULL;
 }
 
 /*
@@ -137,19 +122,16 @@ compare_strings(const void *left, const void *right)
 }
 
 char	  **
-clerk_lower_strings(JsonbValue *array, int *count)
+clerk_lower_strings(const JsonbValue *array, int *count)
 {
-	uint32		size = is_array(array) ? JsonContainerSize(array->val.binary.data) : 0;
+	int			size = 0;
+	JsonbValue *values = array ? clerk_jsonb_elements(array, &size) : NULL;
 	char	  **strings = palloc(sizeof(char *) * (size + 1));
 
 	*count = 0;
-	for (uint32 i = 0; i < size; i++)
-	{
-		JsonbValue *value = getIthJsonbValueFromContainer(array->val.binary.data, i);
-
-		if (value->type == jbvString)
-			strings[(*count)++] = asc_tolower(value->val.string.val, value->val.string.len);
-	}
+	for (int i = 0; i < size; i++)
+		if (values[i].type == jbvString)
+			strings[(*count)++] = asc_tolower(values[i].val.string.val, values[i].val.string.len);
 	return strings;
 }
 
@@ -157,7 +139,7 @@ clerk_lower_strings(JsonbValue *array, int *count)
  * Domains are a set.
  */
 static bool
-same_domains(JsonbValue *wanted, JsonbValue *actual)
+same_domains(const JsonbValue *wanted, const JsonbValue *actual)
 {
 	int			counts[2];
 	char	  **sets[2] = {clerk_lower_strings(wanted, &counts[0]), clerk_lower_strings(actual, &counts[1])};
@@ -183,35 +165,30 @@ same_domains(JsonbValue *wanted, JsonbValue *actual)
  * object do not count.
  */
 static bool
-has_wanted(JsonbValue *wanted, JsonbValue *actual)
+has_wanted(const JsonbValue *wanted, const JsonbValue *actual)
 {
-	check_stack_depth();
-	if (is_object(wanted))
-	{
-		JsonbIterator *it = JsonbIteratorInit(wanted->val.binary.data);
-		JsonbValue	name;
-		JsonbValue	value;
+	int			count;
+	int			found = 0;
 
-		(void) JsonbIteratorNext(&it, &name, true);
-		while (JsonbIteratorNext(&it, &name, true) == WJB_KEY)
-		{
-			(void) JsonbIteratorNext(&it, &value, true);
-			if (!has_wanted(&value, member(actual, name.val.string.val, name.val.string.len)))
+	check_stack_depth();
+	if (clerk_jsonb_type(wanted) == CLERK_JSON_OBJECT)
+	{
+		JsonbPair  *pairs = clerk_jsonb_members(wanted, &count);
+
+		for (int i = 0; i < count; i++)
+			if (!has_wanted(&pairs[i].value, member(actual, pnstrdup(pairs[i].key.val.string.val, pairs[i].key.val.string.len))))
 				return false;
-		}
 		return true;
 	}
-	if (is_array(wanted))
+	if (clerk_jsonb_type(wanted) == CLERK_JSON_ARRAY)
 	{
-		uint32		size = JsonContainerSize(wanted->val.binary.data);
+		JsonbValue *elements = clerk_jsonb_elements(wanted, &count);
+		JsonbValue *others = actual ? clerk_jsonb_elements(actual, &found) : NULL;
 
-		if (!is_array(actual) || JsonContainerSize(actual->val.binary.data) != size)
-			return size == 0 && is_empty(actual);
-		for (uint32 i = 0; i < size; i++)
-			if (!has_wanted(getIthJsonbValueFromContainer(wanted->val.binary.data, i),
-							getIthJsonbValueFromContainer(actual->val.binary.data, i)))
+		for (int i = 0; i < count && count == found; i++)
+			if (!has_wanted(&elements[i], &others[i]))
 				return false;
-		return true;
+		return count == found && (count > 0 || is_empty(actual));
 	}
 	if (is_empty(wanted) || actual == NULL || actual->type != wanted->type || wanted->type == jbvBinary)
 		return is_empty(wanted) && is_empty(actual);
@@ -237,17 +214,15 @@ has_wanted(JsonbValue *wanted, JsonbValue *actual)
 static bool
 null_removes(const Comparison *comparison, const char *path, const JsonbValue *actual)
 {
-	JsonbValue	params;
+	JsonbValue	params = clerk_jsonb_value(comparison->params);
 	JsonbValue *saml;
 
 	if (is_empty(actual) || actual->type == jbvBool || strcmp(path, "organization_id") == 0)
 		return false;
 	if (!is_one_of(path, from_metadata))
 		return true;
-	params.type = jbvBinary;
-	params.val.binary.data = &comparison->params->root;
-	saml = member(&params, "saml", 4);
-	return member(saml, "idp_metadata_url", 16) == NULL && member(saml, "idp_metadata", 12) == NULL;
+	saml = member(&params, "saml");
+	return member(saml, "idp_metadata_url") == NULL && member(saml, "idp_metadata") == NULL;
 }
 
 static bool
@@ -265,28 +240,27 @@ is_same(const Comparison *comparison, const char *path, JsonbValue *wanted, Json
 }
 
 static void
-compare_members(const Comparison *comparison, const char *above, JsonbValue *object, JsonbValue *connection)
+compare_members(const Comparison *comparison, const char *above, const JsonbValue *object, const JsonbValue *connection)
 {
-	JsonbIterator *it = JsonbIteratorInit(object->val.binary.data);
-	JsonbValue	name;
-	JsonbValue	wanted;
+	int			count;
+	JsonbPair  *pairs = clerk_jsonb_members(object, &count);
 
-	(void) JsonbIteratorNext(&it, &name, true);
-	while (JsonbIteratorNext(&it, &name, true) == WJB_KEY)
+	for (int n = 0; n < count; n++)
 	{
-		char	   *path = psprintf("%s%.*s", above, name.val.string.len, name.val.string.val);
-		const char *shown = pnstrdup(name.val.string.val, name.val.string.len);
+		const char *shown = pnstrdup(pairs[n].key.val.string.val, pairs[n].key.val.string.len);
+		char	   *path = psprintf("%s%s", above, shown);
+		JsonbValue *wanted = pairs[n].value.type == jbvNull ? NULL : &pairs[n].value;
 		JsonbValue *actual;
 
-		(void) JsonbIteratorNext(&it, &wanted, true);
 		for (size_t i = 0; i < lengthof(renamed); i++)
 			if (strcmp(path, renamed[i].parameter) == 0)
 				shown = renamed[i].answer;
-		actual = member(connection, shown, (int) strlen(shown));
-		if (is_object(&wanted) && !(actual == NULL && is_one_of(path, seldom_shown)))
-			compare_members(comparison, psprintf("%s.", path), &wanted, actual);
-		else if (!is_same(comparison, path, wanted.type == jbvNull ? NULL : &wanted, actual))
-			comparison->visit(path, wanted.type == jbvNull ? NULL : &wanted, actual, comparison->arg);
+		actual = member(connection, shown);
+		if (wanted != NULL && clerk_jsonb_type(wanted) == CLERK_JSON_OBJECT &&
+			!(actual == NULL && is_one_of(path, seldom_shown)))
+			compare_members(comparison, psprintf("%s.", path), wanted, actual);
+		else if (!is_same(comparison, path, wanted, actual))
+			comparison->visit(path, wanted, actual, comparison->arg);
 	}
 }
 
@@ -294,10 +268,8 @@ void
 clerk_compare(Jsonb *params, Jsonb *connection, ClerkDifference visit, void *arg)
 {
 	Comparison	comparison = {.params = params,.visit = visit,.arg = arg};
-	JsonbValue	values[2];
+	JsonbValue	wanted = clerk_jsonb_value(params);
+	JsonbValue	actual = clerk_jsonb_value(connection);
 
-	values[0].type = values[1].type = jbvBinary;
-	values[0].val.binary.data = &params->root;
-	values[1].val.binary.data = &connection->root;
-	compare_members(&comparison, "", &values[0], &values[1]);
+	compare_members(&comparison, "", &wanted, &actual);
 }

@@ -23,6 +23,6 @@ extern void clerk_compare(Jsonb *params, Jsonb *connection, ClerkDifference visi
 extern bool clerk_is_never_shown(const char *path);
 
 /* The strings of an array, in lower case, as Clerk writes domains; palloc'd. */
-extern char **clerk_lower_strings(JsonbValue *array, int *count);
+extern char **clerk_lower_strings(const JsonbValue *array, int *count);
 
 #endif							/* CLERK_COMPARE_H */

@@ -34,6 +34,7 @@
 #include "miscadmin.h"
 #include "outbox/requests.h"
 #include "storage/lmgr.h"
+#include "tables/search.h"
 #include "trigger/compare.h"
 #include "trigger/mapping.h"
 #include "trigger/source.h"
@@ -164,7 +165,9 @@ emit(ClerkPlan *plan, const char *key, const char *id, const char *change, const
 static Jsonb *
 boolean_jsonb(bool value)
 {
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(value ? "true" : "false")));
+	JsonbValue	boolean = clerk_jsonb_new_boolean(value);
+
+	return JsonbValueToJsonb(&boolean);
 }
 
 static void
@@ -208,34 +211,19 @@ report_progress(ClerkPlan *plan)
  *-------------------------------------------------------------------------
  */
 
-static Datum
-domains_datum(Jsonb *params, int *count)
-{
-	JsonbValue	buf;
-	JsonbValue *array = getKeyJsonValueFromContainer(&params->root, "domains", 7, &buf);
-	char	  **domains = clerk_lower_strings(array, count);
-	Datum	   *datums = palloc(sizeof(Datum) * (*count + 1));
-
-	for (int i = 0; i < *count; i++)
-		datums[i] = CStringGetTextDatum(domains[i]);
-	return PointerGetDatum(construct_array(datums, *count, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 /*
  * Do the parameters have one of these domains?
  */
 static bool
 has_one_of(Jsonb *params, Jsonb *domains)
 {
-	JsonbValue	buf;
-	JsonbValue	shared;
+	JsonbValue	whole = clerk_jsonb_value(params);
+	JsonbValue	shared = clerk_jsonb_value(domains);
+	JsonbValue	own;
 	int			counts[2];
-	char	  **has = clerk_lower_strings(getKeyJsonValueFromContainer(&params->root, "domains", 7, &buf), &counts[0]);
-	char	  **looked_for;
+	char	  **has = clerk_lower_strings(clerk_jsonb_get(&whole, "domains", &own) ? &own : NULL, &counts[0]);
+	char	  **looked_for = clerk_lower_strings(&shared, &counts[1]);
 
-	shared.type = jbvBinary;
-	shared.val.binary.data = &domains->root;
-	looked_for = clerk_lower_strings(&shared, &counts[1]);
 	for (int i = 0; i < counts[0]; i++)
 		for (int n = 0; n < counts[1]; n++)
 			if (strcmp(has[i], looked_for[n]) == 0)
@@ -274,8 +262,7 @@ static Holder *
 holders_of(Row *row, int *count)
 {
 	NameData	name;
-	int			domains;
-	Datum		values[4] = {clerk_name_datum(&name, row->plan->settings->server_name), domains_datum(row->params, &domains),
+	Datum		values[4] = {clerk_name_datum(&name, row->plan->settings->server_name), clerk_wanted_domains(row->params),
 	CStringGetTextDatum(row->known->id ? row->known->id : ""), Int32GetDatum(MAX_HOLDERS)};
 	MemoryContext caller = CurrentMemoryContext;
 	Holder	   *holders;
@@ -308,7 +295,6 @@ look_at_holders(Row *row)
 {
 	int			count;
 	Holder	   *holders = holders_of(row, &count);
-	const Known *adopted = NULL;
 
 	if (count == 1 && holders[0].key == NULL && row->known->id == NULL)
 		return &holders[0].known;
@@ -319,7 +305,7 @@ look_at_holders(Row *row)
 		row->blocked = true;
 		differ(row, "conflict", "domains", holders[i].shared, holders[i].described);
 	}
-	return adopted;
+	return NULL;
 }
 
 /*-------------------------------------------------------------------------
